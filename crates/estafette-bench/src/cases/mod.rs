@@ -1,0 +1,25 @@
+//! The list of jobs, a module per transport.
+
+pub mod file;
+pub mod memory;
+pub mod sqlite;
+
+/// How many messages a job handles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Size {
+    /// Enough for figures to be quoted.
+    Full,
+    /// A tenth, to see that everything runs.
+    Quick,
+}
+
+impl Size {
+    /// `messages`, or a tenth of them.
+    #[must_use]
+    pub fn of(self, messages: u32) -> u32 {
+        match self {
+            Self::Full => messages,
+            Self::Quick => messages / 10,
+        }
+    }
+}

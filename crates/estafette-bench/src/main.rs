@@ -1,0 +1,84 @@
+//! The program `estafette-bench`: runs the cases of a transport, or of all, and prints what they came to.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use estafette_bench::cases::{self, Size};
+use estafette_bench::{Case, Outcome, Settings, json, run, table};
+
+/// Runs Estafette beside bare loops, in turns, and prints the ratios.
+///
+/// Example: estafette-bench file --rounds 5 --dir /var/tmp
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    group: Group,
+
+    /// How often each loop runs; the median counts.
+    #[arg(long, global = true, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+
+    /// Where the loops write: choose the file system to measure (a tmpfs measures no flush).
+    #[arg(long, global = true, default_value = ".")]
+    dir: PathBuf,
+
+    /// One JSON object a line instead of a table.
+    #[arg(long, global = true)]
+    json: bool,
+
+    /// A tenth of the messages: to see that everything runs, not to quote.
+    #[arg(long, global = true)]
+    quick: bool,
+}
+
+#[derive(Subcommand)]
+enum Group {
+    /// Drop-files, every message flushed.
+    File,
+    /// SQLite, every transaction flushed.
+    Sqlite,
+    /// Within one process.
+    Memory,
+    /// Everything.
+    All,
+}
+
+impl Group {
+    fn cases(&self, size: Size) -> Vec<Case> {
+        match self {
+            Self::File => cases::file::cases(size),
+            Self::Sqlite => cases::sqlite::cases(size),
+            Self::Memory => cases::memory::cases(size),
+            Self::All => {
+                [Self::File, Self::Sqlite, Self::Memory].iter().flat_map(|group| group.cases(size)).collect()
+            }
+        }
+    }
+}
+
+#[allow(clippy::print_stdout, clippy::print_stderr, reason = "a program prints its results")]
+fn main() -> anyhow::Result<ExitCode> {
+    let Arguments { group, rounds, dir, json: as_json, quick } = Arguments::parse();
+    let settings = Settings { rounds, directory: dir };
+    let size = if quick { Size::Quick } else { Size::Full };
+    let runtime = tokio::runtime::Runtime::new().context("the runtime does not start")?;
+
+    let mut outcomes = Vec::new();
+    for case in group.cases(size) {
+        eprintln!("running {}", case.name);
+        let outcome = run(case, &settings, &runtime)?;
+        if as_json {
+            println!("{}", json(&outcome));
+        }
+        outcomes.push(outcome);
+    }
+    if !as_json {
+        print!("{}", table(&outcomes));
+    }
+    let missed = outcomes.iter().filter(|outcome: &&Outcome| outcome.is_met() == Some(false)).count();
+    // Like a failed assertion: a run by hand may look at the table, a script at the status.
+    Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
