@@ -22,7 +22,7 @@ pub struct Outgoing {
     pub destination: Destination,
     /// How long it stays invisible first; zero for none.
     pub delay: Duration,
-    /// Whether a topic nobody is subscribed to is an error and nothing is stored.
+    /// Whether a topic nobody is subscribed to, or a queue that does not exist, is an error and nothing is stored.
     pub require_queue: bool,
 }
 

@@ -26,7 +26,7 @@ pub trait Transport: Send + Sync {
     /// Stores a batch: one result for each message, in order. A failure of one hides nothing about the others.
     ///
     /// `Ok` means stored as durably as [`Guarantees::durability`] says, in every queue that takes it. Sending to a queue that
-    /// does not exist creates it. Fails by item with [`ErrorKind::TooLarge`], [`ErrorKind::Unroutable`] (a queue was
+    /// does not exist creates it, unless [`Outgoing::require_queue`] is set. Fails by item with [`ErrorKind::TooLarge`], [`ErrorKind::Unroutable`] (a queue was
     /// required), [`ErrorKind::Unsupported`], [`ErrorKind::Unavailable`], [`ErrorKind::Full`] or [`ErrorKind::Closed`]; then
     /// nothing of that message is delivered, except after [`ErrorKind::TimedOut`], when that is unknown.
     async fn publish(&self, batch: &[Outgoing]) -> Vec<Result<Receipt>>;

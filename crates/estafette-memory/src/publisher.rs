@@ -124,6 +124,10 @@ impl Shared {
         }
         let push = |queue: &Queue| queue.push(Arc::clone(envelope), outgoing.delay, now);
         let count = match &outgoing.destination {
+            Destination::Queue(name) if outgoing.require_queue => {
+                push(&*self.routes.queue(name).map_err(|_missing| error::no_such_queue(name))?)?;
+                1
+            }
             Destination::Queue(name) => {
                 push(&self.routes.queue_or_new(name))?;
                 1

@@ -1,0 +1,57 @@
+//! From the settings of a consumer to its running loop.
+
+use std::{sync::Arc, time::Duration};
+
+use estafette_core::{Receiver, Result, Retry};
+
+use crate::{
+    Consumer,
+    context::Origin,
+    heartbeat::Heartbeat,
+    intake::Intake,
+    pump::Pump,
+    running::{Engine, Running},
+    settling::Settling,
+};
+
+impl Consumer {
+    /// Declares the queue and begins to receive from it, trying again while the engine cannot be reached.
+    pub(crate) async fn open(&self) -> Result<Box<dyn Receiver>> {
+        let pauses =
+            Retry::exponential(Duration::from_millis(100)).delay_max(Duration::from_secs(5)).jitter(0.3);
+        let mut failures = 0;
+        loop {
+            let error = match self.try_open().await {
+                Err(error) if error.is_retryable() => error,
+                opened => return opened,
+            };
+            failures += 1;
+            tracing::warn!(queue = %self.spec.name, error = error.report(), failures, "cannot start yet; trying again");
+            tokio::time::sleep(pauses.delay(failures, fastrand::f64())).await;
+        }
+    }
+
+    async fn try_open(&self) -> Result<Box<dyn Receiver>> {
+        self.transport.declare(&self.spec).await?;
+        self.transport.receiver(&self.spec.name, self.options.clone()).await
+    }
+
+    pub(crate) fn into_pump(self, receiver: Box<dyn Receiver>) -> Pump {
+        let queue = self.spec.name;
+        let seconds = metrics::histogram!("estafette_handler_seconds", "queue" => queue.as_str().to_owned());
+        let origin = Arc::new(Origin { transport: self.transport, queue: queue.clone() });
+        let handler = self.layers.around(self.router);
+        let engine = Engine { handler, origin, rules: self.rules, time_limit: self.time_limit, seconds };
+        Pump {
+            engine: Arc::new(engine),
+            intake: Intake::new(receiver, self.concurrency, self.options.unsettled_max),
+            running: Running::new(self.concurrency),
+            settling: Settling::new(queue),
+            heartbeat: Heartbeat::new(self.options.lease),
+            limits: self.limits,
+            grace: self.grace,
+            handled: 0,
+            settling_now: None,
+        }
+    }
+}
