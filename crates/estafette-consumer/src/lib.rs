@@ -12,6 +12,7 @@
 //!
 //! [tower]: https://docs.rs/tower
 
+mod bridge;
 mod builder;
 mod context;
 mod decide;
@@ -30,6 +31,7 @@ mod summary;
 mod trace;
 mod verdict;
 
+pub use bridge::Bridge;
 pub use builder::Consumer;
 pub use context::Context;
 pub use deduplicate::Deduplicate;

@@ -1,1 +1,83 @@
-//! placeholder
+//! One message model that carries an application's messages all the way, over the engines people already run.
+//!
+//! ```
+//! use std::time::Duration;
+//! use estafette::{Bus, Context, Message, Retry};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Message, Serialize, Deserialize)]
+//! #[message(topic = "email.welcome")]
+//! struct WelcomeEmail { to: String, name: String }
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> estafette::Result<()> {
+//! let bus = Bus::connect("memory:").await?;
+//! # let consumer =
+//! bus.consumer("mailer")                              // the receiver key: a durable queue
+//!     .subscribe::<WelcomeEmail>()                    // binds its topic
+//!     .handle(|mail: WelcomeEmail, _: Context| async move { println!("welcome, {}", mail.name) })
+//!     .concurrency(16)
+//!     .retry(Retry::exponential(Duration::from_secs(1)).attempts_max(5))
+//! #   ;
+//! # bus.declare(&estafette::QueueSpec::durable("mailer".try_into()?).subscribe("email.*".try_into()?)).await?;
+//! # bus.publish(&WelcomeEmail { to: "bob@example.com".into(), name: "Bob".into() }).await?;
+//! # let summary = consumer.run_until_empty().await?;
+//! # assert_eq!(summary.acked, 1);
+//! # /*
+//!     .run()                                          // until SIGTERM
+//!     .await?;
+//!
+//! // anywhere else:
+//! bus.publish(&WelcomeEmail { to: "bob@example.com".into(), name: "Bob".into() }).await?;
+//! # */
+//! # Ok(()) }
+//! ```
+//!
+//! A [`Bus`] is a connection to one transport, chosen by URL: `memory:`, `file:PATH`, `sqlite:PATH` (cargo features `file`
+//! and `sqlite`). What each promises is in [`Bus::guarantees`] and, as a table, in `docs/guarantees.md`. The life of a
+//! message is drawn in `docs/lifecycle.md`.
+//!
+//! This crate re-exports what an application needs of [`estafette_core`] (the model and the contract) and
+//! [`estafette_consumer`] (the loop), and adds the bus and the list of drivers. It knows no more than that.
+
+mod bus;
+mod drivers;
+mod publish;
+
+pub use bus::Bus;
+pub use drivers::{Connect, Connecting, DRIVERS, Driver, connect};
+#[doc(inline)]
+pub use estafette_consumer::{
+    BoxHandler, Bridge, Consumer, Context, Deduplicate, Handler, IntoVerdict, Requester, StopReason, Summary,
+    Verdict,
+};
+#[doc(inline)]
+pub use estafette_core::{
+    Admin, Backoff, BoxError, Bytes, Codec, DeadLetter, DeadQuery, Delivery, Destination, Durability,
+    Envelope, Error, ErrorKind, Failure, Guarantees, Headers, Json, Lifetime, Message, MessageId, Order,
+    Outcome, Outgoing, Pattern, QueueName, QueueSpec, QueueStatus, Raw, Reason, Receipt, ReceiveOptions,
+    Receiver, Result, Retry, Routing, Settlement, Settler, Support, Text, Ticket, Timestamp, Topic,
+    Transport, TransportUrl, async_trait, parse_duration, settle_all, wire,
+};
+#[cfg(feature = "derive")]
+pub use estafette_macros::Message;
+pub use publish::Publish;
+
+/// The in-process transport, for tests and as an example to copy.
+pub mod memory {
+    #[doc(inline)]
+    pub use estafette_memory::{MemoryConfig, MemoryTransport};
+}
+
+/// The drop-file transport.
+#[cfg(feature = "file")]
+pub mod file {
+    #[doc(inline)]
+    pub use estafette_file::{FileConfig, FileTransport};
+}
+
+/// The SQL transport.
+#[cfg(feature = "sqlite")]
+pub mod sql {
+    #[doc(inline)]
+    pub use estafette_sql::{SqlConfig, SqlTransport};
+}
