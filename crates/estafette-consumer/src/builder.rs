@@ -14,6 +14,7 @@ use crate::{
     decide::Rules,
     handler::{Answering, Typed, Untyped},
     router::{BoxHandler, Layers, Router},
+    start::open,
     stop::{Limits, Trigger},
 };
 
@@ -283,7 +284,7 @@ impl Consumer {
             return Ok(Summary { reason: StopReason::Count, ..Summary::new() });
         }
         let receiver = tokio::select! {
-            receiver = self.open() => receiver?,
+            receiver = open(&self.transport, &self.spec, &self.options) => receiver?,
             reason = trigger.fired() => return Ok(Summary { reason, ..Summary::new() }),
         };
         self.into_pump(receiver).run(trigger).await

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use estafette_core::{Receiver, Result, Retry};
+use estafette_core::{QueueSpec, ReceiveOptions, Receiver, Result, Retry, Transport};
 
 use crate::{
     Consumer,
@@ -14,28 +14,32 @@ use crate::{
     settling::Settling,
 };
 
+/// Declares the queue and begins to receive from it, trying again while the engine cannot be reached.
+///
+/// Not a method of the consumer, whose layers cannot be looked at from two threads: a run may move between threads.
+pub(crate) async fn open(
+    transport: &Arc<dyn Transport>,
+    spec: &QueueSpec,
+    options: &ReceiveOptions,
+) -> Result<Box<dyn Receiver>> {
+    let pauses = Retry::exponential(Duration::from_millis(100)).delay_max(Duration::from_secs(5)).jitter(0.3);
+    let mut failures = 0;
+    loop {
+        let opened = match transport.declare(spec).await {
+            Ok(()) => transport.receiver(&spec.name, options.clone()).await,
+            Err(error) => Err(error),
+        };
+        let error = match opened {
+            Err(error) if error.is_retryable() => error,
+            opened => return opened,
+        };
+        failures += 1;
+        tracing::warn!(queue = %spec.name, error = error.report(), failures, "cannot start yet; trying again");
+        tokio::time::sleep(pauses.delay(failures, fastrand::f64())).await;
+    }
+}
+
 impl Consumer {
-    /// Declares the queue and begins to receive from it, trying again while the engine cannot be reached.
-    pub(crate) async fn open(&self) -> Result<Box<dyn Receiver>> {
-        let pauses =
-            Retry::exponential(Duration::from_millis(100)).delay_max(Duration::from_secs(5)).jitter(0.3);
-        let mut failures = 0;
-        loop {
-            let error = match self.try_open().await {
-                Err(error) if error.is_retryable() => error,
-                opened => return opened,
-            };
-            failures += 1;
-            tracing::warn!(queue = %self.spec.name, error = error.report(), failures, "cannot start yet; trying again");
-            tokio::time::sleep(pauses.delay(failures, fastrand::f64())).await;
-        }
-    }
-
-    async fn try_open(&self) -> Result<Box<dyn Receiver>> {
-        self.transport.declare(&self.spec).await?;
-        self.transport.receiver(&self.spec.name, self.options.clone()).await
-    }
-
     pub(crate) fn into_pump(self, receiver: Box<dyn Receiver>) -> Pump {
         let queue = self.spec.name;
         let seconds = metrics::histogram!("estafette_handler_seconds", "queue" => queue.as_str().to_owned());
