@@ -1,1 +1,194 @@
-//! placeholder
+//! The SQL transport: messages in a database. For now `sqlite:PATH`, with SQLite compiled in.
+//!
+//! | our word | in SQLite |
+//! |---|---|
+//! | message | a row of `estafette_message`: the envelope, written and deleted once |
+//! | queue, subscription | rows of `estafette_queue` and `estafette_subscription`; patterns are matched here, not in SQL |
+//! | delivery, lease | a row of `estafette_entry`, sorted by when it is due; a lease is an entry due at its end |
+//! | ticket | the message's row id; the end of the lease is the fence |
+//! | dead letter | a row of `estafette_dead` beside the same envelope |
+//! | batch | a transaction; whatever waits at the same moment shares one, and its flush |
+//! | wake-up | inside the process directly; across processes the kernel's word that the log was written |
+//!
+//! Any number of processes of one machine may use the file at once. It must not be on a network file system. Leases and delays
+//! go by the machine's clock. Tried with SQLite 3.51 as sqlx 0.9 bundles it.
+//!
+//! Reading order: `config`, `publisher`, `receiver`, `admin`, then `sqlite`, the store itself. Another engine is another
+//! store beside it.
+
+#[cfg(not(feature = "sqlite"))]
+compile_error!("estafette-sql needs an engine: enable its feature `sqlite`");
+
+mod admin;
+mod config;
+mod envelope;
+mod error;
+mod leases;
+mod publisher;
+mod receiver;
+mod routes;
+mod sqlite;
+mod wake;
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use estafette_core::{
+    Admin, Guarantees, Order, Outgoing, QueueName, QueueSpec, Receipt, ReceiveOptions, Receiver, Result,
+    Support, Transport, TransportUrl, async_trait,
+};
+use tokio::task::JoinSet;
+
+pub use config::SqlConfig;
+
+use crate::{
+    receiver::{SqlReceiver, SqlSettler},
+    sqlite::Store,
+    wake::Wake,
+};
+
+/// A database that holds queues. Clones share its connections.
+#[derive(Clone)]
+pub struct SqlTransport {
+    shared: Arc<Shared>,
+}
+
+/// What the transport, its receivers and its deliveries share.
+struct Shared {
+    config: SqlConfig,
+    store: Arc<Store>,
+    wake: Arc<Wake>,
+    closed: AtomicBool,
+    /// Whose deliveries go back when the transport is closed.
+    settlers: Mutex<Vec<Weak<SqlSettler>>>,
+    /// Whether there may be temporary queues of ours, so that the others must be told that we live.
+    owns_queues: Arc<AtomicBool>,
+    // Ends with the transport.
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl SqlTransport {
+    /// Opens the database; makes the file and our tables where they are missing.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied`](estafette_core::ErrorKind::Denied) when the file cannot be opened, made or written,
+    /// [`Corrupt`](estafette_core::ErrorKind::Corrupt) when it is no database,
+    /// [`Conflict`](estafette_core::ErrorKind::Conflict) when a newer version of this crate made its tables,
+    /// [`Unavailable`](estafette_core::ErrorKind::Unavailable) when others keep it locked.
+    pub async fn connect(config: SqlConfig) -> Result<Self> {
+        let store = Arc::new(Store::open(&config).await?);
+        let wake = Arc::new(Wake::default());
+        let owns_queues = Arc::new(AtomicBool::new(false));
+        let mut tasks = JoinSet::new();
+        let mut log = config.path.clone().into_os_string();
+        log.push("-wal");
+        let log = std::path::PathBuf::from(log).into_boxed_path();
+        tasks.spawn(sqlite::watch(Arc::clone(&store), Arc::clone(&wake), log));
+        tasks.spawn(look_after_temporary_queues(Arc::clone(&store), Arc::clone(&owns_queues)));
+        let shared = Shared {
+            config,
+            store,
+            wake,
+            closed: AtomicBool::new(false),
+            settlers: Mutex::new(Vec::new()),
+            owns_queues,
+            tasks: Mutex::new(tasks),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+}
+
+/// Connects to the database a URL such as `sqlite:./mail.db` names.
+///
+/// # Errors
+///
+/// Those of [`SqlConfig::from_url`] and [`SqlTransport::connect`].
+pub async fn connect(url: TransportUrl) -> Result<Arc<dyn Transport>> {
+    Ok(Arc::new(SqlTransport::connect(SqlConfig::from_url(url)?).await?))
+}
+
+/// Says that this process lives while it owns temporary queues, and removes those of processes that do not.
+async fn look_after_temporary_queues(store: Arc<Store>, owns_queues: Arc<AtomicBool>) {
+    loop {
+        let mut outcome = store.remove_orphans().await;
+        if outcome.is_ok() && owns_queues.load(Ordering::Acquire) {
+            outcome = store.beat().await;
+        }
+        if let Err(error) = outcome {
+            tracing::warn!(
+                error = error.report(),
+                "temporary queues could not be looked after; trying again"
+            );
+        }
+        tokio::time::sleep(sqlite::HEARTBEAT).await;
+    }
+}
+
+#[async_trait]
+impl Transport for SqlTransport {
+    fn guarantees(&self) -> Guarantees {
+        Guarantees {
+            durability: self.shared.config.durability,
+            order: Order::Key,
+            shared: true,
+            topics: Support::Native,
+            delay: Support::Native,
+            expiry: Support::Native,
+            attempts: Support::Native,
+            dead_letters: Support::Native,
+            temporary_queues: Support::Emulated,
+            lease_extend: Support::Native,
+            fencing: Support::Native,
+            cancel: Support::Native,
+            body_bytes_max: self.shared.config.body_bytes_max,
+        }
+    }
+
+    async fn declare(&self, queue: &QueueSpec) -> Result<()> {
+        self.shared.check_open()?;
+        self.shared.store.declare(queue).await
+    }
+
+    async fn publish(&self, batch: &[Outgoing]) -> Vec<Result<Receipt>> {
+        publisher::publish(&self.shared, batch).await
+    }
+
+    async fn receiver(&self, queue: &QueueName, options: ReceiveOptions) -> Result<Box<dyn Receiver>> {
+        self.shared.check_open()?;
+        Ok(Box::new(SqlReceiver::open(Arc::clone(&self.shared), queue, options).await?))
+    }
+
+    fn admin(&self) -> &dyn Admin {
+        &*self.shared
+    }
+
+    async fn close(&self) -> Result<()> {
+        if self.shared.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+        self.shared.wake.everybody();
+        let settlers = std::mem::take(&mut *self.shared.settlers());
+        let held = settlers.iter().filter_map(Weak::upgrade).map(|settler| settler.take_all()).collect();
+        self.shared.store.close(held).await
+    }
+}
+
+impl Shared {
+    fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) { Err(error::closed()) } else { Ok(()) }
+    }
+
+    fn settlers(&self) -> std::sync::MutexGuard<'_, Vec<Weak<SqlSettler>>> {
+        self.settlers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The shortest lease.
+const LEASE_MIN: Duration = Duration::from_millis(1);

@@ -1,0 +1,333 @@
+//! The store on SQLite: what the transport asks of an engine, done there.
+//!
+//! Two connections, each with a thread: one writes, and everything that writes in this process shares its transactions; one
+//! reads, so that counting a long queue keeps nobody from publishing.
+//!
+//! Reading order: `schema`, `publish`, `claim`, `settle`, `queues`, `dead`, `owners`; below them `thread`, `session`, `columns`
+//! and `raw`; `watch` notices what other processes wrote.
+
+mod claim;
+mod columns;
+mod dead;
+mod owners;
+mod publish;
+mod queues;
+mod raw;
+mod schema;
+mod session;
+mod settle;
+mod thread;
+mod watch;
+mod writes;
+
+use std::{sync::Arc, time::Duration};
+
+use estafette_core::{
+    DeadLetter, DeadQuery, Delivery, Lifetime, MessageId, Outgoing, Pattern, QueueName, QueueSpec,
+    QueueStatus, Result, Ticket, Timestamp,
+};
+use sqlx::{
+    ConnectOptions as _, SqliteConnection,
+    sqlite::{SqliteConnectOptions, SqliteSynchronous},
+};
+
+pub(crate) use self::{
+    claim::{Claim, Claimed},
+    owners::HEARTBEAT,
+    publish::Stored,
+    settle::Fate,
+    watch::watch,
+};
+use self::{
+    queues::Which,
+    session::Session,
+    thread::{Mode, Thread},
+};
+use crate::{
+    SqlConfig,
+    error::from_sqlx,
+    leases::{Lease, Leases},
+    routes::QueueId,
+};
+
+/// How many messages or dead letters a transaction removes or redrives at most, so that others get their turn.
+const CHUNK_MAX: usize = 2000;
+
+/// An open database.
+pub(crate) struct Store {
+    writer: Thread,
+    reader: Thread,
+    /// This process's name among the owners of temporary queues.
+    owner: Arc<str>,
+}
+
+/// Deliveries a claim came to, and when to look again.
+pub(crate) struct Delivered {
+    pub(crate) deliveries: Vec<Delivery>,
+    pub(crate) next_due: Option<Timestamp>,
+}
+
+impl Store {
+    /// Opens the database, made and migrated where that is needed.
+    pub(crate) async fn open(config: &SqlConfig) -> Result<Self> {
+        let mut writing = connect(config).await?;
+        schema::migrate(&mut writing, config.busy_max).await?;
+        let reading = connect(config).await?;
+        Ok(Self {
+            writer: Thread::start("estafette-sqlite-writer", writing, config.durability)?,
+            reader: Thread::start("estafette-sqlite-reader", reading, config.durability)?,
+            owner: MessageId::new().to_string().into(),
+        })
+    }
+
+    /// Makes sure a queue and its subscriptions exist.
+    pub(crate) async fn declare(&self, spec: &QueueSpec) -> Result<()> {
+        let (spec, owner) = (spec.clone(), Arc::clone(&self.owner));
+        let declare = move |session: &mut Session<'_>| {
+            if spec.lifetime == Lifetime::Temporary {
+                owners::beat(session, &owner)?;
+            }
+            queues::declare(session, &spec, &owner)
+        };
+        self.writer.run(Mode::Durable, declare).await
+    }
+
+    /// Stores a batch.
+    pub(crate) async fn publish(&self, batch: Vec<Outgoing>) -> Result<Stored> {
+        self.writer.run(Mode::Durable, move |session| publish::publish(session, &batch)).await
+    }
+
+    /// A queue that is about to be consumed, which makes a temporary one ours.
+    pub(crate) async fn consume(&self, name: &QueueName) -> Result<(QueueId, Lifetime)> {
+        let (name, owner) = (name.clone(), Arc::clone(&self.owner));
+        let consume = move |session: &mut Session<'_>| {
+            let found = queues::find(session, &name)?;
+            let (queue, lifetime) = found.ok_or_else(|| estafette_core::Error::no_queue(&name))?;
+            if lifetime == Lifetime::Temporary {
+                owners::adopt(session, queue, &owner)?;
+            }
+            Ok((queue, lifetime))
+        };
+        self.writer.run(Mode::Relaxed, consume).await
+    }
+
+    /// Claims messages and has `deliver` make deliveries of them.
+    pub(crate) async fn claim(
+        &self,
+        claim: Claim,
+        deliver: impl Fn(Claimed) -> Delivery + Send + 'static,
+    ) -> Result<Delivered> {
+        let probed = claim.clone();
+        let probe = move |session: &mut Session<'_>| {
+            let nothing = claim::probe(session, &probed)?;
+            Ok(nothing.map(|taken| Delivered { deliveries: Vec::new(), next_due: taken.next_due }))
+        };
+        // Not flushed: a claim that a power cut undoes is a message that comes again, as it would anyway.
+        let run = move |session: &mut Session<'_>| {
+            let taken = claim::claim(session, &claim)?;
+            let deliveries = taken.messages.into_iter().map(&deliver).collect();
+            Ok(Delivered { deliveries, next_due: taken.next_due })
+        };
+        self.writer.run_unless(Mode::Relaxed, probe, run).await
+    }
+
+    /// Settles leases: one result for each, in order.
+    pub(crate) async fn settle(&self, queue: QueueId, batch: Vec<(Lease, Fate)>) -> Result<Vec<Result<()>>> {
+        self.writer.run(Mode::Durable, move |session| settle::settle(session, queue, &batch)).await
+    }
+
+    /// Puts a dropped delivery back some time soon, and then calls `finish`.
+    pub(crate) fn put_back(&self, queue: QueueId, lease: Lease, finish: impl FnOnce() + Send + 'static) {
+        let batch = [(lease, Fate::Dropped)];
+        let run = move |session: &mut Session<'_>| settle::settle(session, queue, &batch).map(|_results| ());
+        self.writer.post(run, |_outcome| finish());
+    }
+
+    /// Makes leases end `lease` from now: for each whether it still held.
+    pub(crate) async fn extend(
+        &self,
+        queue: QueueId,
+        leases: Arc<Leases>,
+        tickets: Vec<Ticket>,
+        lease: Duration,
+    ) -> Result<Vec<bool>> {
+        let extend = move |session: &mut Session<'_>| {
+            let until = session::now() + lease;
+            let ends = settle::extend(session, queue, &leases.find(&tickets), until)?;
+            for (ticket, before) in tickets.iter().zip(&ends) {
+                if let Some(before) = before {
+                    leases.extended(*ticket, *before, until.as_micros());
+                }
+            }
+            Ok(ends.iter().map(Option::is_some).collect())
+        };
+        self.writer.run(Mode::Relaxed, extend).await
+    }
+
+    /// Deletes a temporary queue of ours.
+    pub(crate) async fn remove_temporary(&self, name: &QueueName) -> Result<()> {
+        let (name, owner) = (name.clone(), Arc::clone(&self.owner));
+        let remove = move |session: &mut Session<'_>| owners::remove_temporary(session, &name, &owner);
+        self.writer.run(Mode::Relaxed, remove).await
+    }
+
+    /// Deletes a temporary queue of ours some time soon.
+    pub(crate) fn remove_temporary_later(&self, name: &QueueName) {
+        let (name, owner) = (name.clone(), Arc::clone(&self.owner));
+        let remove = move |session: &mut Session<'_>| owners::remove_temporary(session, &name, &owner);
+        self.writer.post(remove, |_outcome| ());
+    }
+
+    /// Says that this process lives.
+    pub(crate) async fn beat(&self) -> Result<()> {
+        let owner = Arc::clone(&self.owner);
+        self.writer.run(Mode::Relaxed, move |session| owners::beat(session, &owner)).await
+    }
+
+    /// Deletes the temporary queues of processes that are gone.
+    pub(crate) async fn remove_orphans(&self) -> Result<()> {
+        if self.reader.run(Mode::Read, owners::orphans).await?.is_empty() {
+            return Ok(());
+        }
+        self.writer.run(Mode::Relaxed, owners::remove_orphans).await
+    }
+
+    /// A number that changes whenever anybody has committed something.
+    pub(crate) async fn data_version(&self) -> Result<i64> {
+        self.reader.run(Mode::Read, |session| session.data_version()).await
+    }
+
+    /// Every queue, by name.
+    pub(crate) async fn queues(&self) -> Result<Vec<QueueStatus>> {
+        self.reader.run(Mode::Read, |session| queues::statuses(session, None)).await
+    }
+
+    /// One queue.
+    pub(crate) async fn queue(&self, name: &QueueName) -> Result<QueueStatus> {
+        let name = name.clone();
+        let status = move |session: &mut Session<'_>| {
+            let queue = session.queue(&name)?;
+            let found = queues::statuses(session, Some(queue))?.pop();
+            found.ok_or_else(|| estafette_core::Error::no_queue(&name))
+        };
+        self.reader.run(Mode::Read, status).await
+    }
+
+    /// Ends a subscription.
+    pub(crate) async fn unsubscribe(&self, name: &QueueName, pattern: &Pattern) -> Result<()> {
+        let (name, pattern) = (name.clone(), pattern.clone());
+        let unsubscribe = move |session: &mut Session<'_>| queues::unsubscribe(session, &name, &pattern);
+        self.writer.run(Mode::Durable, unsubscribe).await
+    }
+
+    /// Deletes a queue and everything in it.
+    pub(crate) async fn delete(&self, name: &QueueName) -> Result<()> {
+        self.remove(name, Which::All).await?;
+        self.purge_dead(name, &DeadQuery::all()).await?;
+        let name = name.clone();
+        let delete = move |session: &mut Session<'_>| {
+            let queue = session.queue(&name)?;
+            queues::delete(session, queue)
+        };
+        self.writer.run(Mode::Durable, delete).await
+    }
+
+    /// Deletes the messages nobody holds, and returns how many.
+    pub(crate) async fn purge(&self, name: &QueueName) -> Result<u64> {
+        self.remove(name, Which::Free).await
+    }
+
+    async fn remove(&self, name: &QueueName, which: Which) -> Result<u64> {
+        let searched = name.clone();
+        let find = move |session: &mut Session<'_>| {
+            Ok((session.queue(&searched)?, queues::newest_message(session)?))
+        };
+        let (queue, newest) = self.writer.run(Mode::Read, find).await?;
+        let mut removed = 0;
+        loop {
+            let remove =
+                move |session: &mut Session<'_>| queues::remove(session, queue, which, newest, CHUNK_MAX);
+            let count = self.writer.run(Mode::Durable, remove).await?;
+            removed += u64::try_from(count).unwrap_or(0);
+            if count < CHUNK_MAX {
+                return Ok(removed);
+            }
+        }
+    }
+
+    /// The dead letters that `query` means.
+    pub(crate) async fn dead(&self, name: &QueueName, query: &DeadQuery) -> Result<Vec<DeadLetter>> {
+        let (name, query) = (name.clone(), query.clone());
+        self.reader.run(Mode::Read, move |session| dead::list(session, &name, &query)).await
+    }
+
+    /// Puts dead letters back, and returns how many and into which queue.
+    pub(crate) async fn redrive(&self, name: &QueueName, query: &DeadQuery) -> Result<(QueueId, u64)> {
+        let searched = name.clone();
+        let queue = self.writer.run(Mode::Read, move |session| session.queue(&searched)).await?;
+        Ok((queue, self.for_dead(name, query, dead::redrive).await?))
+    }
+
+    /// Deletes dead letters, and returns how many.
+    pub(crate) async fn purge_dead(&self, name: &QueueName, query: &DeadQuery) -> Result<u64> {
+        self.for_dead(name, query, dead::purge).await
+    }
+
+    /// Does something to the dead letters that `query` means, in chunks: who is interrupted has done some and harmed none.
+    async fn for_dead(
+        &self,
+        name: &QueueName,
+        query: &DeadQuery,
+        work: fn(&mut Session<'_>, &[i64]) -> Result<u64>,
+    ) -> Result<u64> {
+        let (name, query) = (name.clone(), query.clone());
+        let ids = self.reader.run(Mode::Read, move |session| dead::ids(session, &name, &query)).await?;
+        let mut done = 0;
+        for chunk in ids.chunks(CHUNK_MAX) {
+            let chunk = chunk.to_vec();
+            done += self.writer.run(Mode::Durable, move |session| work(session, &chunk)).await?;
+        }
+        Ok(done)
+    }
+
+    /// Deletes a message that waits for its time.
+    pub(crate) async fn cancel(&self, name: &QueueName, id: &MessageId) -> Result<bool> {
+        let (name, id) = (name.clone(), id.clone());
+        self.writer.run(Mode::Durable, move |session| queues::cancel(session, &name, &id)).await
+    }
+
+    /// Puts everything this process holds back, and closes the connections.
+    pub(crate) async fn close(&self, held: Vec<(QueueId, Vec<Lease>)>) -> Result<()> {
+        let owner = Arc::clone(&self.owner);
+        let held: Vec<(QueueId, Vec<(Lease, Fate)>)> = held
+            .into_iter()
+            .map(|(queue, leases)| (queue, leases.into_iter().map(|lease| (lease, Fate::Dropped)).collect()))
+            .collect();
+        let leave = move |session: &mut Session<'_>| {
+            for (queue, batch) in &held {
+                settle::settle(session, *queue, batch)?;
+            }
+            owners::leave(session, &owner)
+        };
+        let left = self.writer.run(Mode::Durable, leave).await;
+        self.reader.close().await?;
+        self.writer.close().await?;
+        left
+    }
+}
+
+async fn connect(config: &SqlConfig) -> Result<SqliteConnection> {
+    let options = SqliteConnectOptions::new()
+        .filename(&config.path)
+        .create_if_missing(true)
+        .busy_timeout(config.busy_max.min(Duration::from_secs(86_400)))
+        .synchronous(SqliteSynchronous::Full)
+        // Only the thread that owns a connection uses it.
+        .serialized(false)
+        // The application's own tables may have them; ours have none.
+        .foreign_keys(false)
+        .pragma("cache_size", "-16384")
+        .pragma("wal_autocheckpoint", "4000")
+        .disable_statement_logging();
+    options.connect().await.map_err(from_sqlx)
+}
