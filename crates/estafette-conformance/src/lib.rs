@@ -23,7 +23,7 @@
 //! use estafette_conformance::{Options, Subject, run};
 //!
 //! let subject = Subject::new(estafette_memory::connect, "memory:");
-//! let options = Options { only: Some("order::".into()), ..Options::default() };
+//! let options = Options { only: vec!["order::".into()], ..Options::default() };
 //! let report = run(subject, options).await?;
 //! assert!(report.passed(), "{}", report.to_table());
 //! # Ok(())
@@ -37,8 +37,10 @@
 //!
 //! Deliberately not here: what is the consumer loop's affair (retry policies, time-outs, panics of handlers, limits).
 
+mod agent;
 mod behaviour;
 mod behaviours;
+mod crew;
 mod list;
 mod needs;
 mod report;
@@ -50,6 +52,7 @@ mod taking;
 pub mod testing;
 mod violation;
 
+pub use agent::serve_agent;
 pub use behaviour::{BEHAVIOURS, Behaviour};
 pub use needs::Need;
 pub use report::{Finding, Report, guarantees_markdown};

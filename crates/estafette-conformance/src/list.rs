@@ -224,6 +224,8 @@ processes {
         "A frozen consumer (SIGSTOP) loses its lease to another, and when it thaws its acknowledgement is `lease lost`",
     keeps_what_a_killed_publisher_stored [Shared Agent]
         "Everything for which a publisher had its Ok before it was killed is there, whole",
+    forgets_the_temporary_queue_of_a_killed_process [Shared Agent TemporaryQueues]
+        "A temporary queue goes away when the process that consumes it is killed",
 }
 
     } };
@@ -249,7 +251,7 @@ macro_rules! __behaviours_as {
         $( $group:ident { $( $name:ident [$($need:ident)*] $sentence:literal, )* } )*
     ) => {
         fn __conformance_test(group: &str, name: &str) {
-            $crate::testing::test($connect, $url, group, name);
+            $crate::testing::test($connect, $url, module_path!(), (group, name));
         }
 
         $(

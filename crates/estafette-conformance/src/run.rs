@@ -11,23 +11,30 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use crate::{
     BEHAVIOURS, Behaviour, Need, Subject, Violation,
     report::{Finding, Report},
-    stage::{Stage, Surroundings},
+    stage::{PATIENCE, Stage, Surroundings},
 };
 
 /// How the suite is run.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Only behaviours whose `group::name` contains this text.
-    pub only: Option<String>,
+    /// Only behaviours whose `group::name` contains one of these texts; all when empty.
+    pub only: Vec<String>,
+    /// How long something that must happen is waited for; 20 seconds by default, since a busy machine is no violation.
+    pub patience: Duration,
     /// The longest time for one behaviour; 90 seconds by default.
     pub time_max: Duration,
     /// How many behaviours run at the same time; 4 by default.
     pub concurrency: usize,
 }
 
+impl Options {
+    pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+    pub(crate) const TIME_MAX: Duration = Duration::from_secs(90);
+}
+
 impl Default for Options {
     fn default() -> Self {
-        Self { only: None, time_max: Duration::from_secs(90), concurrency: 4 }
+        Self { only: Vec::new(), patience: Self::PATIENCE, time_max: Self::TIME_MAX, concurrency: 4 }
     }
 }
 
@@ -60,18 +67,18 @@ pub async fn run(subject: Subject, options: Options) -> Result<Report> {
     let turns = Arc::new(Semaphore::new(options.concurrency.max(1)));
     let is_asked = |behaviour: &&Behaviour| {
         let name = format!("{}::{}", behaviour.group, behaviour.name);
-        options.only.as_ref().is_none_or(|part| name.contains(part.as_str()))
+        options.only.is_empty() || options.only.iter().any(|part| name.contains(part.as_str()))
     };
     let mut running = JoinSet::new();
     for (place, behaviour) in BEHAVIOURS.iter().filter(is_asked).enumerate() {
         let subject = Arc::clone(&subject);
         let turns = Arc::clone(&turns);
-        let time_max = options.time_max;
+        let options = options.clone();
         running.spawn(async move {
             // Never closed, so there is always a turn.
             let _turn = turns.acquire().await;
             let started = Instant::now();
-            let verdict = try_out(behaviour, subject, Surroundings::Shared, time_max).await;
+            let verdict = try_out(behaviour, subject, Surroundings::Shared, &options).await;
             (place, Finding { behaviour, verdict, took: started.elapsed() })
         });
     }
@@ -85,11 +92,11 @@ pub(crate) async fn try_out(
     behaviour: &'static Behaviour,
     subject: Arc<Subject>,
     surroundings: Surroundings,
-    time_max: Duration,
+    options: &Options,
 ) -> Verdict {
     // A task of its own, so that a panic inside the transport is this behaviour's failure and not the suite's.
     let mut task = JoinSet::new();
-    task.spawn(play(behaviour, subject, surroundings, time_max));
+    task.spawn(PATIENCE.scope(options.patience, play(behaviour, subject, surroundings, options.time_max)));
     match task.join_next().await {
         Some(Ok(verdict)) => verdict,
         Some(Err(panic)) => Verdict::Violated(format!("it panicked: {panic}")),
@@ -109,19 +116,20 @@ async fn play(
         Ok(Err(violation)) => return Verdict::Unknown(violation.sentence().to_owned()),
         Err(_) => return Verdict::Unknown(format!("connecting took longer than {time_max:?}")),
     };
-    if let Some(need) = behaviour.missing(&subject, &stage.guarantees()) {
-        return Verdict::NotPromised(need);
-    }
-    let checked = match tokio::time::timeout(time_max, (behaviour.check)(&stage)).await {
-        Ok(checked) => checked,
-        Err(_) => Err(Violation::timed_out(time_max)),
+    let missing = behaviour.missing(&subject, &stage.guarantees());
+    let checked = match missing {
+        Some(_) => Ok(()),
+        None => match tokio::time::timeout(time_max, (behaviour.check)(&stage)).await {
+            Ok(checked) => checked,
+            Err(_) => Err(Violation::timed_out(time_max)),
+        },
     };
     let cleaned = match tokio::time::timeout(time_max, stage.clean_up()).await {
         Ok(cleaned) => cleaned,
         Err(_) => Err(format!("cleaning up took longer than {time_max:?}")),
     };
     match (checked, cleaned) {
-        (Ok(()), Ok(())) => Verdict::Holds,
+        (Ok(()), Ok(())) => missing.map_or(Verdict::Holds, Verdict::NotPromised),
         (Ok(()), Err(sentence)) => Verdict::Violated(sentence),
         (Err(Violation::Broken(sentence)), _) => Verdict::Violated(sentence),
         (Err(Violation::Unknown(sentence)), _) => Verdict::Unknown(sentence),

@@ -13,12 +13,21 @@ use estafette_core::{
 use tokio::time::Instant;
 
 use crate::{
+    Options,
     subject::Subject,
     violation::{Check, Violation, ensure},
 };
 
-/// How long something that must happen is waited for. Generous: a busy machine is not a violation.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+tokio::task_local! {
+    /// How long something that must happen is waited for in this run.
+    pub(crate) static PATIENCE: Duration;
+}
+
+/// How long something that must happen is waited for; see [`Options::patience`].
+pub(crate) fn patience() -> Duration {
+    // A task that a check spawned itself has the usual patience.
+    PATIENCE.try_with(|patience| *patience).unwrap_or(Options::PATIENCE)
+}
 
 /// A lease that does not end while a behaviour runs.
 pub(crate) const LEASE_LONG: Duration = Duration::from_secs(300);
@@ -168,7 +177,7 @@ impl Stage {
         expected: &str,
         holds: impl Fn(&QueueStatus) -> bool,
     ) -> Check<QueueStatus> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         loop {
             let status = self.transport.admin().queue(queue).await?;
             if holds(&status) {

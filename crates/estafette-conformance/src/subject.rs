@@ -54,7 +54,6 @@ impl Subject {
         (self.connect)(self.url.parse()?).await
     }
 
-    #[allow(dead_code)]
     pub(crate) fn url(&self) -> &str {
         &self.url
     }

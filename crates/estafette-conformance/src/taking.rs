@@ -9,17 +9,17 @@ use estafette_core::{Delivery, Envelope, MessageId, Outcome, Receiver, settle_al
 use tokio::time::Instant;
 
 use crate::{
-    stage::{MOMENT, PATIENCE},
+    stage::{MOMENT, patience},
     violation::{Check, Violation, ensure},
 };
 
 /// Takes exactly so many deliveries, in as many calls as it needs.
 pub(crate) async fn take(receiver: &mut Box<dyn Receiver>, count: usize) -> Check<Vec<Delivery>> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     let mut taken = Vec::with_capacity(count);
     while taken.len() < count {
         let left = deadline.saturating_duration_since(Instant::now());
-        ensure!(!left.is_zero(), "only {} of {count} messages came within {PATIENCE:?}", taken.len());
+        ensure!(!left.is_zero(), "only {} of {count} messages came within {:?}", taken.len(), patience());
         let max = count - taken.len();
         let deliveries = receiver.receive(max, left.min(Duration::from_secs(1))).await?;
         ensure!(deliveries.len() <= max, "asked for at most {max} deliveries, got {}", deliveries.len());

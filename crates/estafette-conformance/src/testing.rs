@@ -2,29 +2,30 @@
 
 #![allow(clippy::panic, clippy::expect_used, reason = "a test fails by panicking")]
 
-use std::{ffi::OsString, path::Path, sync::Arc, time::Duration};
+use std::{ffi::OsString, path::Path, sync::Arc};
 
 use estafette_core::{Result, Transport, TransportUrl};
 
 use crate::{
-    AgentProgram, Behaviour, Subject,
+    AgentProgram, Behaviour, Options, Subject,
     run::{Verdict, try_out},
+    serve_agent,
     stage::Surroundings,
 };
 
-/// The time limit of one behaviour as a test.
-const TIME_MAX: Duration = Duration::from_secs(90);
-
 /// Tests one behaviour; panics when it does not hold.
-pub fn test<C, F>(connect: C, url: impl FnOnce(&Path) -> String, group: &str, name: &str)
+///
+/// `module` is where the tests were generated: the agent is a test beside them.
+pub fn test<C, F>(connect: C, url: impl FnOnce(&Path) -> String, module: &str, (group, name): (&str, &str))
 where
     C: Fn(TransportUrl) -> F + Send + Sync + 'static,
     F: Future<Output = Result<Arc<dyn Transport>>> + Send + 'static,
 {
     let behaviour = Behaviour::find(group, name).expect("the tests are made from the list of behaviours");
     let directory = tempfile::tempdir().expect("a temporary directory can be made");
-    let subject = Subject::new(connect, url(directory.path())).with_agent(this_test_program());
-    let verdict = runtime().block_on(try_out(behaviour, Arc::new(subject), Surroundings::Alone, TIME_MAX));
+    let subject = Subject::new(connect, url(directory.path())).with_agent(this_test_program(module));
+    let verdict =
+        runtime().block_on(try_out(behaviour, Arc::new(subject), Surroundings::Alone, &Options::default()));
     match verdict {
         Verdict::Holds | Verdict::NotPromised(_) => {}
         Verdict::Violated(sentence) => panic!("{}\n  but: {sentence}", behaviour.sentence),
@@ -35,10 +36,14 @@ where
 /// Serves the suite in another process.
 pub fn agent<C, F>(connect: C)
 where
-    C: Fn(TransportUrl) -> F + Send + Sync + 'static,
+    C: Fn(TransportUrl) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Arc<dyn Transport>>> + Send + 'static,
 {
-    let _ = connect;
+    let runtime = runtime();
+    let served = runtime.block_on(serve_agent(connect));
+    // A read of standard input that still waits must not keep the process.
+    runtime.shutdown_background();
+    served.expect("standard input and output work");
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -49,9 +54,14 @@ fn runtime() -> tokio::runtime::Runtime {
         .expect("a runtime can be built")
 }
 
-/// This program, told to run the test `conformance_agent` only.
-fn this_test_program() -> AgentProgram {
+/// This program, told to run the test `conformance_agent` of a module only.
+fn this_test_program(module: &str) -> AgentProgram {
     let program = std::env::current_exe().expect("a test program knows its own path");
-    let arguments = ["--exact", "conformance_agent", "--ignored", "--nocapture"];
-    AgentProgram { program, arguments: arguments.map(OsString::from).to_vec() }
+    // The test runner's names begin after the crate's.
+    let name = match module.split_once("::") {
+        Some((_crate, inner)) => format!("{inner}::conformance_agent"),
+        None => "conformance_agent".to_owned(),
+    };
+    let arguments = ["--exact", &name, "--ignored", "--nocapture"].map(OsString::from);
+    AgentProgram { program, arguments: arguments.to_vec() }
 }

@@ -8,7 +8,7 @@ use estafette_core::{
 use tokio::time::Instant;
 
 use crate::{
-    stage::{GRAIN, LEASE_LONG, MOMENT, PATIENCE, Stage, publish_all, receiver},
+    stage::{GRAIN, LEASE_LONG, MOMENT, Stage, patience, publish_all, receiver},
     taking::{ack_all, at_least_once, each_once, ids_of, nothing_comes, take, take_one},
     violation::{Check, ensure},
 };
@@ -55,7 +55,7 @@ pub(crate) async fn lets_short_delays_pass_long_ones(stage: &Stage) -> Check {
     let mut receiver = stage.receiver(&queue).await?;
     let mut came = Vec::new();
     while came.len() < sent.len() {
-        let deliveries = receiver.receive(50, PATIENCE).await?;
+        let deliveries = receiver.receive(50, patience()).await?;
         let took = started.elapsed();
         ensure!(!deliveries.is_empty(), "only {} of {} delayed messages came", came.len(), sent.len());
         for id in ids_of(&deliveries) {
@@ -189,7 +189,7 @@ async fn dead_letters(
     receiver: &mut Box<dyn Receiver>,
     count: usize,
 ) -> Check<Vec<DeadLetter>> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     loop {
         nothing_comes(receiver, MOMENT).await?;
         let dead = stage.transport.admin().dead(queue, &DeadQuery::all()).await?;

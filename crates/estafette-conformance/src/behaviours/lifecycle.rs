@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use estafette_core::{ErrorKind, Lifetime, Outgoing, QueueSpec, ReceiveOptions};
 
 use crate::{
-    stage::{LEASE_LONG, MOMENT, PATIENCE, Stage, Surroundings, must_fail, receiver},
+    stage::{LEASE_LONG, MOMENT, Stage, Surroundings, must_fail, patience, receiver},
     taking::{ack_all, at_least_once, each_once, ids_of, nothing_comes, take, take_one},
     violation::{Check, Violation, ensure},
 };
@@ -46,11 +46,12 @@ pub(crate) async fn refuses_work_when_closed(stage: &Stage) -> Check {
 pub(crate) async fn wakes_a_waiting_receiver_when_closed(stage: &Stage) -> Check {
     let queue = stage.queue().await?;
     let mut receiver = stage.receiver(&queue).await?;
-    let waiting = tokio::spawn(async move { receiver.receive(1, 20 * PATIENCE).await });
+    let wait = 20 * patience();
+    let waiting = tokio::spawn(async move { receiver.receive(1, wait).await });
     // Long enough for it to be waiting; nothing breaks when it is not yet.
     tokio::time::sleep(MOMENT / 2).await;
     stage.transport.close().await?;
-    match tokio::time::timeout(PATIENCE, waiting).await {
+    match tokio::time::timeout(patience(), waiting).await {
         Ok(ended) => {
             must_fail(ended?, ErrorKind::Closed, "a receive that waits while its transport is closed")
         }
@@ -157,7 +158,7 @@ pub(crate) async fn leaves_nothing_behind(stage: &Stage) -> Check {
 
 /// Waits until no more tasks run than before, give or take a few that end or begin by themselves.
 async fn tasks_end(tasks: impl Fn() -> usize, before: usize) -> Check {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + patience();
     while tasks() > before + 5 {
         ensure!(
             tokio::time::Instant::now() < deadline,

@@ -9,7 +9,7 @@ use estafette_core::{Delivery, Envelope, Failure, QueueName, Reason, ReceiveOpti
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
-    stage::{LEASE_LONG, MOMENT, PATIENCE, Stage},
+    stage::{LEASE_LONG, MOMENT, Stage, patience},
     taking::{ack_all, ids_of, name, nothing_comes, sent_ids, take, take_one},
     violation::{Check, ensure},
 };
@@ -88,7 +88,7 @@ impl Seen {
 }
 
 async fn consume_in_order(mut receiver: Box<dyn Receiver>, seen: Arc<Mutex<Seen>>, total: usize) -> Check {
-    let deadline = Instant::now() + 2 * PATIENCE;
+    let deadline = Instant::now() + 2 * patience();
     loop {
         let deliveries = receiver.receive(5, MOMENT).await?;
         for delivery in &deliveries {

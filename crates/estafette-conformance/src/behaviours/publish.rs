@@ -12,7 +12,7 @@ use estafette_core::{
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
-    stage::{LEASE_LONG, MOMENT, PATIENCE, Stage, must_fail, publish_all, receiver},
+    stage::{LEASE_LONG, MOMENT, Stage, must_fail, patience, publish_all, receiver},
     taking::{ack_all, at_least_once, each_once, ids_of, nothing_comes, take, unchanged},
     violation::{Check, Violation, ensure},
 };
@@ -196,7 +196,7 @@ async fn consume_until(
     total: usize,
 ) -> Check<Vec<MessageId>> {
     let mut receiver = receiver(&*transport, &queue, LEASE_LONG).await?;
-    let deadline = Instant::now() + 2 * PATIENCE;
+    let deadline = Instant::now() + 2 * patience();
     let mut came = Vec::new();
     while count.load(Ordering::Acquire) < total && Instant::now() < deadline {
         let deliveries = receiver.receive(20, MOMENT).await?;

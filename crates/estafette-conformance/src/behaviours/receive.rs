@@ -6,7 +6,7 @@ use estafette_core::{ErrorKind, Outcome, Outgoing, ReceiveOptions, settle_all};
 use tokio::time::Instant;
 
 use crate::{
-    stage::{GRAIN, LEASE_LONG, MOMENT, PATIENCE, Stage, publish_all, receiver},
+    stage::{GRAIN, LEASE_LONG, MOMENT, Stage, patience, publish_all, receiver},
     taking::{ack_all, at_least_once, ids_of, nothing_comes, take},
     violation::{Check, ensure},
 };
@@ -16,7 +16,7 @@ pub(crate) async fn looks_without_waiting(stage: &Stage) -> Check {
     let started = Instant::now();
     nothing_comes(&mut receiver, Duration::ZERO).await?;
     let took = started.elapsed();
-    ensure!(took < PATIENCE / 4, "a look without waiting took {took:?}");
+    ensure!(took < patience() / 4, "a look without waiting took {took:?}");
     Ok(())
 }
 
@@ -27,7 +27,7 @@ pub(crate) async fn waits_no_shorter_than_asked(stage: &Stage) -> Check {
         nothing_comes(&mut receiver, wait).await?;
         let took = started.elapsed();
         ensure!(took + GRAIN >= wait, "asked to wait {wait:?}, it returned nothing after {took:?}");
-        ensure!(took < wait + PATIENCE / 2, "asked to wait {wait:?}, it waited {took:?}");
+        ensure!(took < wait + patience() / 2, "asked to wait {wait:?}, it waited {took:?}");
     }
     Ok(())
 }
@@ -52,9 +52,10 @@ async fn wakes_up(
     outgoing: impl Fn(estafette_core::Envelope) -> Outgoing,
 ) -> Check {
     // More than once: the first time may be lucky, when the message is there before the receiver waits.
+    let wait = 3 * patience();
     for number in 0..3 {
         let waiting = tokio::spawn(async move {
-            let deliveries = receiver.receive(1, 3 * PATIENCE).await;
+            let deliveries = receiver.receive(1, wait).await;
             (receiver, deliveries)
         });
         // Long enough for the receiver to be waiting; nothing breaks when it is not yet.
@@ -66,7 +67,10 @@ async fn wakes_up(
         receiver = back;
         let deliveries = deliveries?;
         ensure!(deliveries.len() == 1, "the waiting receiver got {} messages, not one", deliveries.len());
-        ensure!(took < PATIENCE / 2, "the waiting receiver got the message {took:?} after it was published");
+        ensure!(
+            took < patience() / 2,
+            "the waiting receiver got the message {took:?} after it was published"
+        );
         ack_all(deliveries).await?;
     }
     Ok(())
@@ -103,7 +107,7 @@ pub(crate) async fn loses_nothing_when_cancelled(stage: &Stage) -> Check {
             Err(_cancelled) => {}
         }
     }
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     while at_least_once(&sent, &came).is_err() && Instant::now() < deadline {
         let deliveries = receiver.receive(50, MOMENT).await?;
         came.extend(ids_of(&deliveries));
@@ -133,7 +137,7 @@ pub(crate) async fn holds_back_beyond_the_unsettled_maximum(stage: &Stage) -> Ch
             Some(delivery) => delivery.ack().await?,
             None => break,
         }
-        let next = receiver.receive(20, PATIENCE).await?;
+        let next = receiver.receive(20, patience()).await?;
         ensure!(next.len() == 1, "one was settled, but {} came", next.len());
         came.extend(ids_of(&next));
         held.extend(next);

@@ -8,7 +8,7 @@ use estafette_core::{
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
-    stage::{GRAIN, LEASE_LONG, MOMENT, PATIENCE, Stage, must_fail, receiver},
+    stage::{GRAIN, LEASE_LONG, MOMENT, Stage, must_fail, patience, receiver},
     taking::{
         ack_all, at_least_once, drain, each_once, ids_of, name, nothing_comes, sent_ids, take, take_one,
     },
@@ -88,6 +88,7 @@ pub(crate) async fn waits_before_a_retry_and_lets_others_pass(stage: &Stage) -> 
 pub(crate) async fn survives_many_retries_by_many_consumers(stage: &Stage) -> Check {
     let queue = stage.queue().await?;
     let sent = stage.send(&queue, 50).await?;
+    let wait = patience();
     let mut failing = JoinSet::new();
     for _ in 0..3 {
         let other = stage.handle().await?;
@@ -96,7 +97,7 @@ pub(crate) async fn survives_many_retries_by_many_consumers(stage: &Stage) -> Ch
             let mut left = 100;
             while left > 0 {
                 let batch: Vec<_> = receiver
-                    .receive(left.min(10), PATIENCE)
+                    .receive(left.min(10), wait)
                     .await?
                     .into_iter()
                     .map(|delivery| (delivery, Outcome::Retry { after: Duration::ZERO, error: None }))
@@ -170,7 +171,7 @@ async fn comes_and_is_acked(
     receiver: &mut Box<dyn estafette_core::Receiver>,
     sent: &[estafette_core::Envelope],
 ) -> Check {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     let mut came = Vec::new();
     while came.len() < sent.len() {
         ensure!(Instant::now() < deadline, "only {} of {} messages came again", came.len(), sent.len());

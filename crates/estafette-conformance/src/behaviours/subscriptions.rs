@@ -4,7 +4,7 @@ use estafette_core::{ErrorKind, Lifetime, Outgoing, QueueName, QueueSpec, Topic}
 use tokio::task::JoinSet;
 
 use crate::{
-    stage::{LEASE_LONG, MOMENT, PATIENCE, Stage, must_fail, publish_all, receiver},
+    stage::{LEASE_LONG, MOMENT, Stage, must_fail, patience, publish_all, receiver},
     taking::{ack_all, drain, each_once, ids_of, nothing_comes, take, take_one},
     violation::{Check, ensure},
 };
@@ -184,7 +184,7 @@ pub(crate) async fn deletes_a_queue_alone(stage: &Stage) -> Check {
     let held = take_one(&mut receiver).await?;
     stage.transport.admin().delete(&doomed).await?;
     must_fail(
-        receiver.receive(1, PATIENCE).await,
+        receiver.receive(1, patience()).await,
         ErrorKind::NotFound,
         "receiving from a queue that was deleted",
     )?;
