@@ -1,6 +1,6 @@
 //! What can be set about a consumer, and the ways to run it.
 
-use std::{future::Future, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{future::Future, num::NonZeroUsize, pin::Pin, sync::Arc, time::Duration};
 
 use estafette_core::{
     BoxError, Error, ErrorKind, Lifetime, Message, Pattern, QueueName, QueueSpec, ReceiveOptions, Result,
@@ -34,6 +34,7 @@ pub struct Consumer {
     pub(crate) concurrency: usize,
     pub(crate) time_limit: Option<Duration>,
     pub(crate) grace: Duration,
+    asked: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     mistake: Option<Error>,
 }
 
@@ -71,6 +72,7 @@ impl Consumer {
             concurrency: 1,
             time_limit: None,
             grace: Duration::from_secs(30),
+            asked: None,
             mistake: None,
         }
     }
@@ -228,6 +230,12 @@ impl Consumer {
         self
     }
 
+    /// Stops when `future` ends, besides what else may stop it.
+    pub fn stop_when(mut self, future: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.asked = Some(Box::pin(future));
+        self
+    }
+
     /// Runs until SIGTERM or SIGINT, or until a limit set before is reached.
     ///
     /// The queue is declared first. While the engine cannot be reached the consumer waits and tries again. When asked to
@@ -275,11 +283,14 @@ impl Consumer {
     ///
     /// As [`run`](Self::run).
     pub async fn run_until(self, future: impl Future<Output = ()> + Send + 'static) -> Result<Summary> {
-        self.run_with(Trigger::future(future)).await
+        self.stop_when(future).run_with(Trigger::default()).await
     }
 
     async fn run_with(mut self, mut trigger: Trigger) -> Result<Summary> {
         self.check()?;
+        if let Some(asked) = self.asked.take() {
+            trigger = trigger.or_when(asked);
+        }
         if self.limits.count == Some(0) {
             return Ok(Summary { reason: StopReason::Count, ..Summary::new() });
         }

@@ -11,6 +11,7 @@ use tokio::{
 use crate::StopReason;
 
 /// What asks a run to stop from outside, besides its own limits.
+#[derive(Default)]
 pub(crate) struct Trigger {
     signals: Option<(Signal, Signal)>,
     deadline: Option<Instant>,
@@ -27,7 +28,13 @@ impl Trigger {
 
     /// The end of `future`, and nothing else.
     pub(crate) fn future(future: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self { signals: None, deadline: None, asked: Some(Box::pin(future)) }
+        Self::default().or_when(Box::pin(future))
+    }
+
+    /// Also when `asked` ends.
+    pub(crate) fn or_when(mut self, asked: Pin<Box<dyn Future<Output = ()> + Send>>) -> Self {
+        self.asked = Some(asked);
+        self
     }
 
     /// Also when this much time has passed.

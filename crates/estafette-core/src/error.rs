@@ -128,6 +128,13 @@ impl From<ErrorKind> for Error {
     }
 }
 
+impl From<std::convert::Infallible> for Error {
+    /// Lets functions that take a text to be checked take a checked name, too.
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.kind, formatter)
