@@ -1,0 +1,241 @@
+//! Listeners: the application's functions, by action.
+
+use std::{
+    collections::HashMap,
+    marker::PhantomData,
+    panic::AssertUnwindSafe,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use estafette_core::{BoxError, Bytes, Error, ErrorKind, Message, Result};
+use futures_util::{FutureExt as _, future::BoxFuture};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    Address, Worker,
+    frame::{Action, Body, Form, undecodable},
+};
+
+/// What a listener is told beside the data.
+#[derive(Clone, Debug)]
+pub struct Context {
+    pub(crate) from: Address,
+    pub(crate) action: Action,
+    pub(crate) worker: Worker,
+}
+
+impl Context {
+    /// Who sent the message.
+    #[must_use]
+    pub fn from(&self) -> &Address {
+        &self.from
+    }
+
+    /// The id of the sender, when it is a numbered worker.
+    #[must_use]
+    pub fn worker_id(&self) -> Option<u32> {
+        match self.from {
+            Address::Worker(id) => Some(id),
+            _ => None,
+        }
+    }
+
+    /// The action the message was sent under.
+    #[must_use]
+    pub fn action(&self) -> &str {
+        self.action.as_str()
+    }
+
+    /// The worker that listens, to send and ask from within a listener.
+    #[must_use]
+    pub fn worker(&self) -> &Worker {
+        &self.worker
+    }
+}
+
+/// What a listener answers to a request.
+#[derive(Clone, Debug)]
+pub struct Reply(pub(crate) Body);
+
+impl Reply {
+    /// `value` as JSON.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] when the value has no JSON form.
+    pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<Self> {
+        match serde_json::to_vec(value) {
+            Ok(data) => Ok(Self(Body { form: Form::Json, data: data.into() })),
+            Err(source) => Err(Error::new(ErrorKind::InvalidInput, source)),
+        }
+    }
+
+    /// Bytes as they are.
+    #[must_use]
+    pub fn bytes(data: Bytes) -> Self {
+        Self(Body { form: Form::Bytes, data })
+    }
+}
+
+/// What a listener may return: nothing, or a `Result` whose value becomes the reply and whose error goes to the requester.
+pub trait IntoReply {
+    /// The reply, or the error that the requester gets.
+    ///
+    /// # Errors
+    ///
+    /// The listener's own.
+    fn into_reply(self) -> Result<Reply>;
+}
+
+impl IntoReply for () {
+    fn into_reply(self) -> Result<Reply> {
+        Ok(Reply(Body::NULL))
+    }
+}
+
+impl IntoReply for Reply {
+    fn into_reply(self) -> Result<Reply> {
+        Ok(self)
+    }
+}
+
+impl<T: Serialize, E: Into<BoxError>> IntoReply for std::result::Result<T, E> {
+    fn into_reply(self) -> Result<Reply> {
+        match self {
+            Ok(value) => Reply::json(&value),
+            Err(error) => {
+                let error: BoxError = error.into();
+                Err(match error.downcast::<Error>() {
+                    Ok(error) => *error,
+                    Err(error) => Error::new(ErrorKind::Engine, error),
+                })
+            }
+        }
+    }
+}
+
+/// What a listener does with a message, whatever its types.
+pub(crate) trait Listener: Send + Sync {
+    /// Starts to handle `body`. Decoding happens here, handling in the future.
+    fn call(&self, context: Context, body: &Body) -> BoxFuture<'static, Result<Body>>;
+}
+
+/// Reads a body as a value.
+type Decode<T> = fn(&Body) -> Result<T>;
+
+struct Typed<T, F> {
+    decode: Decode<T>,
+    function: F,
+    marker: PhantomData<fn(T)>,
+}
+
+impl<T, F, Fut> Listener for Typed<T, F>
+where
+    T: Send + 'static,
+    F: Fn(T, Context) -> Fut + Send + Sync,
+    Fut: Future<Output: IntoReply> + Send + 'static,
+{
+    fn call(&self, context: Context, body: &Body) -> BoxFuture<'static, Result<Body>> {
+        let value = match (self.decode)(body) {
+            Ok(value) => value,
+            Err(error) => return std::future::ready(Err(error)).boxed(),
+        };
+        let running = (self.function)(value, context);
+        async move { running.await.into_reply().map(|reply| reply.0) }.boxed()
+    }
+}
+
+/// Reads JSON.
+pub(crate) fn decode_json<T: DeserializeOwned>(body: &Body) -> Result<T> {
+    match body.form {
+        Form::Json => {
+            serde_json::from_slice(&body.data).map_err(|source| Error::new(ErrorKind::Undecodable, source))
+        }
+        Form::Bytes => Err(undecodable("a body of bytes where JSON was expected")),
+    }
+}
+
+/// Reads a message with its own codec.
+pub(crate) fn decode_message<M: Message>(body: &Body) -> Result<M> {
+    M::decode(&body.data)
+}
+
+/// Makes a listener of a function.
+pub(crate) fn listener<T, F, Fut>(decode: Decode<T>, function: F) -> Arc<dyn Listener>
+where
+    T: Send + 'static,
+    F: Fn(T, Context) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output: IntoReply> + Send + 'static,
+{
+    Arc::new(Typed { decode, function, marker: PhantomData })
+}
+
+/// The listeners of a participant.
+#[derive(Default)]
+pub(crate) struct Listeners {
+    by_action: RwLock<HashMap<String, Arc<[Arc<dyn Listener>]>>>,
+}
+
+impl Listeners {
+    /// Adds a listener behind those that listen already.
+    pub(crate) fn add(&self, action: &str, listener: Arc<dyn Listener>) {
+        let mut by_action = self.by_action.write().unwrap_or_else(PoisonError::into_inner);
+        let before = by_action.get(action).map(|all| all.to_vec()).unwrap_or_default();
+        let all = before.into_iter().chain([listener]).collect();
+        by_action.insert(action.to_owned(), all);
+    }
+
+    /// Forgets all listeners.
+    pub(crate) fn clear(&self) {
+        self.by_action.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Starts every listener of the context's action; the first one's answer counts. `None` when nobody listens.
+    pub(crate) fn call(&self, context: Context, body: &Body) -> Option<BoxFuture<'static, Result<Body>>> {
+        let all = {
+            let by_action = self.by_action.read().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(by_action.get(context.action())?)
+        };
+        match &*all {
+            [] => None,
+            [only] => Some(call_guarded(only, context, body)),
+            [first, others @ ..] => {
+                let others: Vec<_> =
+                    others.iter().map(|listener| call_guarded(listener, context.clone(), body)).collect();
+                let first = call_guarded(first, context, body);
+                let both = futures_util::future::join(first, futures_util::future::join_all(others));
+                Some(
+                    both.map(|(answer, others)| answer.and_then(|body| report(others).map(|()| body)))
+                        .boxed(),
+                )
+            }
+        }
+    }
+}
+
+/// Logs what the listeners besides the first had to complain about: nobody waits for their answers.
+fn report(others: Vec<Result<Body>>) -> Result<()> {
+    for error in others.into_iter().filter_map(Result::err) {
+        tracing::warn!(error = %error.report(), "a further listener failed");
+    }
+    Ok(())
+}
+
+fn call_guarded(
+    listener: &Arc<dyn Listener>,
+    context: Context,
+    body: &Body,
+) -> BoxFuture<'static, Result<Body>> {
+    let started = std::panic::catch_unwind(AssertUnwindSafe(|| listener.call(context, body)));
+    match started {
+        Ok(running) => {
+            let guarded = AssertUnwindSafe(running).catch_unwind();
+            guarded.map(|outcome| outcome.unwrap_or_else(|_panic| Err(panicked()))).boxed()
+        }
+        Err(_panic) => std::future::ready(Err(panicked())).boxed(),
+    }
+}
+
+fn panicked() -> Error {
+    Error::new(ErrorKind::Engine, "the listener panicked")
+}
