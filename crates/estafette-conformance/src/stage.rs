@@ -25,8 +25,12 @@ tokio::task_local! {
 
 /// How long something that must happen is waited for; see [`Options::patience`].
 pub(crate) fn patience() -> Duration {
-    // A task that a check spawned itself has the usual patience.
     PATIENCE.try_with(|patience| *patience).unwrap_or(Options::PATIENCE)
+}
+
+/// A task of a check's own, which is to be as patient as the check.
+pub(crate) fn patiently<F: Future>(task: F) -> impl Future<Output = F::Output> {
+    PATIENCE.scope(patience(), task)
 }
 
 /// A lease that does not end while a behaviour runs.

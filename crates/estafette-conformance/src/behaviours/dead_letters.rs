@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use estafette_core::{
-    DeadLetter, DeadQuery, Envelope, Failure, MessageId, Outcome, QueueName, Reason, Timestamp,
+    DeadLetter, DeadQuery, Envelope, Failure, MessageId, Outcome, QueueName, QueueStatus, Reason, Timestamp,
 };
 
 use crate::{
@@ -189,12 +189,10 @@ pub(crate) async fn redrives_everything_when_interrupted(stage: &Stage) -> Check
         if let Ok(count) = tokio::time::timeout(Duration::from_micros(micros), redriving).await {
             count?;
         }
-        let status = stage.transport.admin().queue(&queue).await?;
-        let there = status.ready + status.leased + status.dead;
-        ensure!(
-            there >= 100,
-            "after an interrupted redrive only {there} of 100 messages are there: {status:?}"
-        );
+        let all_there = |status: &QueueStatus| status.ready + status.leased + status.dead >= 100;
+        stage
+            .status_becomes(&queue, "100 messages, ready or dead, after an interrupted redrive", all_there)
+            .await?;
     }
     stage.transport.admin().redrive(&queue, &DeadQuery::all()).await?;
     let mut receiver = stage.receiver(&queue).await?;

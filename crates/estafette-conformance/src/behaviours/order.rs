@@ -9,7 +9,7 @@ use estafette_core::{Delivery, Envelope, Failure, QueueName, Reason, ReceiveOpti
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
-    stage::{LEASE_LONG, MOMENT, Stage, patience},
+    stage::{LEASE_LONG, MOMENT, Stage, patience, patiently},
     taking::{ack_all, ids_of, name, nothing_comes, sent_ids, take, take_one},
     violation::{Check, ensure},
 };
@@ -54,7 +54,7 @@ pub(crate) async fn keeps_the_order_of_each_key_among_many_consumers(stage: &Sta
     let mut consumers = JoinSet::new();
     for handle in handles.iter().cycle().take(4) {
         let receiver = ordered_receiver(&**handle, &queue).await?;
-        consumers.spawn(consume_in_order(receiver, Arc::clone(&seen), sent.len()));
+        consumers.spawn(patiently(consume_in_order(receiver, Arc::clone(&seen), sent.len())));
     }
     while let Some(consumed) = consumers.join_next().await {
         consumed??;

@@ -14,7 +14,7 @@ use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
     crew::{Agent, Then, ids_taken, publish_command},
-    stage::{LEASE_LONG, MOMENT, Stage, patience},
+    stage::{LEASE_LONG, MOMENT, Stage, patience, patiently},
     taking::{ack_all, at_least_once, each_once, ids_of, nothing_comes, take_one, unchanged},
     violation::{Check, ensure},
 };
@@ -62,7 +62,7 @@ fn consume_together(agents: Vec<Agent>, queue: &QueueName, total: usize) -> Join
     let mut consuming = JoinSet::new();
     for mut agent in agents {
         let (count, queue) = (Arc::clone(&count), queue.clone());
-        consuming.spawn(async move {
+        consuming.spawn(patiently(async move {
             let deadline = Instant::now() + 2 * patience();
             let mut came = Vec::new();
             while count.load(Ordering::Acquire) < total && Instant::now() < deadline {
@@ -72,7 +72,7 @@ fn consume_together(agents: Vec<Agent>, queue: &QueueName, total: usize) -> Join
             }
             agent.kill().await?;
             Ok(came)
-        });
+        }));
     }
     consuming
 }

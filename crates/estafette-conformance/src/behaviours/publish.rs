@@ -12,7 +12,7 @@ use estafette_core::{
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
-    stage::{LEASE_LONG, MOMENT, Stage, must_fail, patience, publish_all, receiver},
+    stage::{LEASE_LONG, MOMENT, Stage, must_fail, patience, patiently, publish_all, receiver},
     taking::{ack_all, at_least_once, each_once, ids_of, nothing_comes, take, unchanged},
     violation::{Check, Violation, ensure},
 };
@@ -158,7 +158,7 @@ pub(crate) async fn loses_nothing_among_many_publishers_and_consumers(stage: &St
     for handle in handles.iter().cycle().take(PUBLISHERS) {
         let consuming =
             consume_until(Arc::clone(handle), queue.clone(), Arc::clone(&count), PUBLISHERS * EACH);
-        consumers.spawn(consuming);
+        consumers.spawn(patiently(consuming));
     }
     let mut publishers = JoinSet::new();
     let mut sent = Vec::new();
@@ -225,12 +225,12 @@ pub(crate) async fn keeps_queues_apart(stage: &Stage) -> Check {
     for (number, queue) in queues.into_iter().enumerate() {
         let mut receiver = stage.receiver(&queue).await?;
         let own: Vec<_> = sent.iter().skip(number).step_by(QUEUES).cloned().collect();
-        consumers.spawn(async move {
+        consumers.spawn(patiently(async move {
             let deliveries = take(&mut receiver, own.len()).await?;
             each_once(&own, &ids_of(&deliveries))?;
             ack_all(deliveries).await?;
             nothing_comes(&mut receiver, MOMENT).await
-        });
+        }));
     }
     while let Some(consumed) = consumers.join_next().await {
         consumed??;
