@@ -8,9 +8,19 @@ pub const HEADER_NAME_BYTES_MAX: usize = 255;
 /// Names and values the application attaches to a message, in the order they were set.
 ///
 /// Names are visible text of at most 255 bytes, compared exactly; values are any text, also empty. A handful is expected:
-/// looking one up walks the list.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// looking one up walks the list. The order means nothing, and engines do not keep it: equal are headers with the same names
+/// and values.
+#[derive(Clone, Debug, Default)]
 pub struct Headers(Vec<(Box<str>, Box<str>)>);
+
+impl PartialEq for Headers {
+    fn eq(&self, other: &Self) -> bool {
+        // Each name is there once.
+        self.0.len() == other.0.len() && self.iter().all(|(name, value)| other.get(name) == Some(value))
+    }
+}
+
+impl Eq for Headers {}
 
 impl Headers {
     /// No headers.
@@ -80,6 +90,18 @@ mod tests {
         assert_eq!(headers.iter().collect::<Vec<_>>(), [("a", "2"), ("b", "")]);
         assert_eq!(headers.remove("a").as_deref(), Some("2"));
         assert_eq!(headers.get("a"), None);
+    }
+
+    #[test]
+    fn equal_whatever_the_order() {
+        let headers = |names: [&str; 2]| {
+            let mut headers = Headers::new();
+            names.iter().for_each(|name| headers.insert(name, name).unwrap());
+            headers
+        };
+        assert_eq!(headers(["a", "b"]), headers(["b", "a"]));
+        assert_ne!(headers(["a", "b"]), headers(["a", "c"]));
+        assert_ne!(headers(["a", "b"]), Headers::new());
     }
 
     #[test]
