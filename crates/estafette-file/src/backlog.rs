@@ -4,7 +4,7 @@
 //! news (inotify) are put in where they belong. It is only a memory: another process may have been quicker with any of them,
 //! which the rename shows.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::Bound};
 
 use estafette_core::{Result, Timestamp};
 use rustix::fd::AsFd;
@@ -17,6 +17,8 @@ const NAMES_MAX: usize = 200_000;
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
     names: BTreeSet<Box<str>>,
+    /// All of those that have a partition key: retried messages, which hold back what has the same key.
+    keyed: BTreeSet<Box<str>>,
     /// Files that somebody else put there, under names of their own.
     pub(crate) foreign: BTreeSet<Box<str>>,
     listed: Listed,
@@ -37,6 +39,7 @@ enum Listed {
 /// What a listing found.
 pub(crate) struct Listing {
     names: Vec<Box<str>>,
+    keyed: Vec<Box<str>>,
     foreign: Vec<Box<str>>,
     is_whole: bool,
 }
@@ -45,6 +48,9 @@ impl Backlog {
     /// Takes in what appeared in the directory.
     pub(crate) fn insert(&mut self, name: &str) {
         if EntryName::due_of(name).is_some() {
+            if has_key(name) {
+                self.keyed.insert(name.into());
+            }
             let is_beyond = || self.names.last().is_none_or(|last| **last < *name);
             if self.listed != Listed::Beginning || !is_beyond() {
                 self.names.insert(name.into());
@@ -78,6 +84,7 @@ impl Backlog {
         } else {
             self.names.extend(listing.names);
         }
+        self.keyed.extend(listing.keyed);
         self.foreign.extend(listing.foreign);
         self.shorten();
     }
@@ -85,7 +92,9 @@ impl Backlog {
     /// The earliest name, taken out, if it is due.
     pub(crate) fn pop_due(&mut self, now: Timestamp) -> Option<Box<str>> {
         self.next_due().filter(|&due| due <= now)?;
-        self.names.pop_first()
+        let name = self.names.pop_first()?;
+        self.keyed.remove(&name);
+        Some(name)
     }
 
     /// When the earliest one becomes visible.
@@ -93,22 +102,30 @@ impl Backlog {
         self.names.first().and_then(|name| EntryName::due_of(name))
     }
 
-    /// The names, earliest first.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.names.iter().map(|name| &**name)
+    /// The earliest name at or after `from`.
+    pub(crate) fn at_or_after(&self, from: &str) -> Option<&str> {
+        self.names.range::<str, _>((Bound::Included(from), Bound::Unbounded)).next().map(|name| &**name)
     }
 
+    /// Those that have a partition key, earliest first.
+    pub(crate) fn keyed(&self) -> impl Iterator<Item = &str> {
+        self.keyed.iter().map(|name| &**name)
+    }
+
+    /// Forgets a name that is not there any more.
     pub(crate) fn remove(&mut self, name: &str) {
         self.names.remove(name);
+        self.keyed.remove(name);
     }
 }
 
 /// Lists the directory `new`. Takes about a second for a million names.
 pub(crate) fn list(new: impl AsFd) -> Result<Listing> {
-    let mut listing = Listing { names: Vec::new(), foreign: Vec::new(), is_whole: true };
+    let mut listing = Listing { names: Vec::new(), keyed: Vec::new(), foreign: Vec::new(), is_whole: true };
     let listed = disk::for_each_name(new, |name| {
         let Ok(name) = std::str::from_utf8(name) else { return };
         if EntryName::due_of(name).is_some() {
+            listing.keyed.extend(has_key(name).then(|| Box::from(name)));
             listing.names.push(name.into());
             if listing.names.len() >= 2 * NAMES_MAX {
                 listing.keep_earliest();
@@ -131,6 +148,11 @@ impl Listing {
         self.names.truncate(NAMES_MAX);
         self.is_whole = false;
     }
+}
+
+/// Whether the name of an entry says that its lines have a partition key.
+fn has_key(name: &str) -> bool {
+    name.contains("-k")
 }
 
 /// Whether a file of this name, not one of ours, is meant as a message. Hidden and temporary files are somebody's work in
@@ -169,9 +191,14 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut backlog = Backlog::default();
         let names = |range: std::ops::Range<i64>| range.map(|due| name(due).into()).collect();
-        backlog.take_in(Listing { names: names(0..2), foreign: Vec::new(), is_whole: false });
+        backlog.take_in(Listing {
+            names: names(0..2),
+            keyed: Vec::new(),
+            foreign: Vec::new(),
+            is_whole: false,
+        });
         backlog.insert(&name(5));
-        assert_eq!(backlog.names().count(), 2, "later than what is known to be there");
+        assert_eq!(backlog.at_or_after(&name(2)), None, "later than what is known to be there");
         assert!(!backlog.needs_listing());
         while backlog.pop_due(at(100)).is_some() {}
         assert!(backlog.needs_listing());
@@ -179,7 +206,7 @@ mod tests {
         std::fs::write(directory.path().join("order.json"), "").unwrap();
         std::fs::write(directory.path().join(".hidden"), "").unwrap();
         backlog.take_in(list(std::fs::File::open(directory.path()).unwrap()).unwrap());
-        assert_eq!(backlog.names().collect::<Vec<_>>(), [name(7)]);
+        assert_eq!(backlog.at_or_after(""), Some(&*name(7)));
         assert_eq!(backlog.foreign.len(), 1);
     }
 }

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use estafette_core::{Error, Lifetime, Pattern, QueueName, QueueSpec, Result};
 use rustix::{
-    fs::{self, AtFlags, FlockOperation, Mode, OFlags},
+    fs::{self, AtFlags, FlockOperation, OFlags},
     io::Errno,
 };
 
@@ -162,18 +162,5 @@ pub(crate) fn delete_orphans(store: &Store, queues: &[std::sync::Arc<Queue>]) {
             // Somebody else was quicker, or will be.
             delete(store, &queue.name).unwrap_or_default();
         }
-    }
-}
-
-/// A lock on a queue that one process at a time holds, for as long as the file is open; none while another does.
-pub(crate) fn lock_queue(store: &Store, queue: &Queue) -> Result<Option<OwnedFd>> {
-    let path = format!("{}/order.lock", queue.directory);
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
-    let failed = |errno| error::io(&format!("locking the queue {}", queue.name), errno);
-    let lock = fs::openat(&store.queues, &*path, flags, Mode::from_raw_mode(0o644)).map_err(failed)?;
-    match fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(lock)),
-        Err(Errno::WOULDBLOCK) => Ok(None),
-        Err(errno) => Err(failed(errno)),
     }
 }

@@ -28,6 +28,8 @@ pub(crate) struct Line {
     /// Which hand-over this is.
     pub(crate) attempt: u32,
     pub(crate) first_failed_at: Option<String>,
+    /// The hash of its partition key.
+    pub(crate) key: Option<u32>,
     pub(crate) ends_at: Instant,
     pub(crate) is_open: bool,
 }
@@ -98,6 +100,12 @@ impl Held {
     /// The place in the queue of a line's message.
     pub(crate) fn due(&self, ticket: Ticket) -> Option<Timestamp> {
         self.claims.get(&ticket.fence).map(|claim| claim.name.entry.due)
+    }
+
+    /// The lines of a claim that are not settled; none when it is not held.
+    pub(crate) fn open_lines(&self, claim: u64) -> Option<Vec<u32>> {
+        let lines = self.claims.get(&claim)?.lines.iter();
+        Some(lines.filter(|line| line.is_open).map(|line| line.number).collect())
     }
 
     /// A line of a claim as it is stored.
@@ -286,12 +294,15 @@ impl Claim {
         lines.sort_by_key(|line| line.number);
         let mut entries: Vec<EntryName> = Vec::new();
         for line in lines {
-            let is_next = |run: &&mut EntryName| run.span.first + run.span.count == line.number;
+            // Waiting for a retry, the key must be known by the name.
+            let key = if how.due.is_some() { line.key } else { entry.key };
+            let is_next =
+                |run: &&mut EntryName| run.span.first + run.span.count == line.number && run.key == key;
             match entries.last_mut().filter(is_next) {
                 Some(run) => run.span.count += 1,
                 None => {
                     let span = Span { first: line.number, count: 1, offset: line.offset };
-                    entries.push(entry.with_span(span));
+                    entries.push(EntryName { key, ..entry.with_span(span) });
                 }
             }
         }

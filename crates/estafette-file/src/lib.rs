@@ -33,13 +33,15 @@
 //! may differ. Unix only. Tried on ext4 and tmpfs, Linux 6.
 //!
 //! Reading order: `config`, `name` and `line` (what is on disk), `store`, `queues`, `declare`; `publisher`, `sheet`, `writer`,
-//! `write` (storing); `backlog`, `claim`, `held`, `open`, `receiver`, `settler`, `recover` (receiving); `admin`, `dead`.
+//! `write` (storing); `backlog`, `claim`, `held`, `open`, `catch`,
+//! `receiver`, `settler`, `order`, `recover` (receiving); `admin`, `dead`.
 
 #![cfg(unix)]
 
 mod admin;
 mod adopt;
 mod backlog;
+mod catch;
 mod claim;
 mod clock;
 mod config;
@@ -53,6 +55,7 @@ mod line;
 mod lines;
 mod name;
 mod open;
+mod order;
 mod owner;
 mod publisher;
 mod queues;
@@ -97,7 +100,7 @@ struct Shared {
     routes: Routes,
     open: Mutex<HashMap<QueueName, Weak<OpenQueue>>>,
     /// Started with the first receiver.
-    watcher: OnceLock<Option<Watcher>>,
+    watcher: OnceLock<Option<Arc<Watcher>>>,
     /// Whether this process made a temporary queue, which it must remove.
     has_temporary: AtomicBool,
     closed: AtomicBool,
@@ -152,7 +155,7 @@ impl Transport for FileTransport {
     fn guarantees(&self) -> Guarantees {
         Guarantees {
             durability: if self.shared.store.flushes() { Durability::Disk } else { Durability::System },
-            order: Order::Queue,
+            order: Order::Key,
             shared: true,
             topics: Support::Native,
             delay: Support::Native,
@@ -203,6 +206,13 @@ impl Shared {
         if self.closed.load(Ordering::Acquire) { Err(error::closed()) } else { Ok(()) }
     }
 
+    /// Wakes the queue's receivers when something is settled: a partition key may be free.
+    fn watch_claimed(&self, queue: &Arc<OpenQueue>) {
+        if let Some(Some(watcher)) = self.watcher.get() {
+            watcher.watch_claimed(queue);
+        }
+    }
+
     /// Deletes temporary queues whose process has ended.
     fn delete_orphans(&self) -> Result<()> {
         declare::delete_orphans(&self.store, &self.routes.temporary(&self.store)?);
@@ -224,9 +234,12 @@ impl Shared {
             return Ok(known);
         }
         open.retain(|_, queue| queue.strong_count() > 0);
-        let opened = Arc::new(OpenQueue::open(Arc::clone(&self.store), Arc::clone(&self.writer), queue)?);
-        if let Some(watcher) = self.watcher.get_or_init(|| Watcher::start(&self.store)) {
-            watcher.watch(&self.store, &opened);
+        let watcher = self.watcher.get_or_init(|| Watcher::start(&self.store).map(Arc::new)).as_ref();
+        let news = watcher.map(Arc::downgrade).unwrap_or_default();
+        let opened = OpenQueue::open(Arc::clone(&self.store), Arc::clone(&self.writer), queue, news)?;
+        let opened = Arc::new(opened);
+        if let Some(watcher) = watcher {
+            watcher.watch(&opened);
         }
         open.insert(name.clone(), Arc::downgrade(&opened));
         Ok(opened)

@@ -7,8 +7,9 @@ use rustix::io::Errno;
 
 use crate::{disk, name::Span};
 
-/// The least and the most that is read at once.
-const READ_BYTES: Range<usize> = 4 << 10..16 << 20;
+/// What is read first, by the number of lines, and the most that is read at once when they are longer than that.
+const FIRST_READ_BYTES: Range<usize> = 4 << 10..256 << 10;
+const READ_BYTES_MAX: usize = 16 << 20;
 
 /// Lines that were read.
 #[derive(Debug, Default)]
@@ -25,7 +26,7 @@ impl ReadLines {
     pub(crate) fn read(file: impl AsFd, span: Span, count: u32) -> Result<Self, Errno> {
         let count = count as usize;
         let mut lines = Self { offset: span.offset, ..Self::default() };
-        let mut max = (count * 512).clamp(READ_BYTES.start, READ_BYTES.end);
+        let mut max = count.saturating_mul(512).clamp(FIRST_READ_BYTES.start, FIRST_READ_BYTES.end);
         loop {
             let scanned = lines.bytes.len();
             let read = disk::read_at(&file, span.offset + scanned as u64, max, &mut lines.bytes)?;
@@ -41,7 +42,7 @@ impl ReadLines {
                 }
                 break;
             }
-            max = (max * 2).min(READ_BYTES.end);
+            max = (max * 2).min(READ_BYTES_MAX);
         }
         Ok(lines)
     }

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -18,9 +18,11 @@ use crate::{
     error,
     held::{Held, Place},
     name::EntryName,
+    order::KeyOrder,
     queues::{Queue, Queues},
     recover,
     store::Store,
+    watch::Watcher,
     writer::Writer,
 };
 
@@ -46,6 +48,9 @@ pub(crate) struct OpenQueue {
     held: Mutex<Held>,
     schedule: Mutex<Schedule>,
     listing: tokio::sync::Mutex<()>,
+    order: OnceLock<KeyOrder>,
+    /// Reads the news that wait, where there are any.
+    news: Weak<Watcher>,
 }
 
 /// When what is done by itself is due.
@@ -62,7 +67,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl OpenQueue {
-    pub(crate) fn open(store: Arc<Store>, writer: Arc<Writer>, queue: Arc<Queue>) -> Result<Self> {
+    pub(crate) fn open(
+        store: Arc<Store>,
+        writer: Arc<Writer>,
+        queue: Arc<Queue>,
+        news: Weak<Watcher>,
+    ) -> Result<Self> {
         let folders = Folders::open(&store, &queue)?;
         let now = Instant::now();
         Ok(Self {
@@ -78,6 +88,8 @@ impl OpenQueue {
             held: Mutex::default(),
             schedule: Mutex::new(Schedule { recover_at: now, list_at: now, adopt_at: None }),
             listing: tokio::sync::Mutex::default(),
+            order: OnceLock::new(),
+            news,
         })
     }
 
@@ -108,6 +120,12 @@ impl OpenQueue {
     pub(crate) fn note_foreign(&self, name: Box<str>) {
         self.backlog().foreign.insert(name);
         lock(&self.schedule).adopt_at.get_or_insert_with(Instant::now);
+    }
+
+    /// Entries were put into `new/` by who will look there himself.
+    pub(crate) fn insert_entries(&self, entries: &[EntryName]) {
+        let mut backlog = self.backlog();
+        entries.iter().for_each(|entry| backlog.insert(&entry.to_string()));
     }
 
     pub(crate) fn note_entries(&self, entries: &[EntryName]) {
@@ -223,6 +241,27 @@ impl OpenQueue {
         let schedule = lock(&self.schedule);
         let own = [Some(schedule.recover_at), Some(schedule.list_at), schedule.adopt_at];
         own.into_iter().chain([due, lease]).flatten().min().unwrap_or(now)
+    }
+
+    /// What is needed to take messages in the order of their keys.
+    pub(crate) fn key_order(&self) -> Result<&KeyOrder> {
+        if self.order.get().is_none() {
+            // Who is quicker does not matter.
+            self.order.set(KeyOrder::open(self)?).unwrap_or_default();
+        }
+        self.order.get().ok_or_else(|| error::no_answer("opening the lock of a queue"))
+    }
+
+    /// Knows everything that is in `new/` at this moment.
+    pub(crate) fn catch_up(&self) -> Result<()> {
+        match self.news.upgrade() {
+            Some(news) if self.is_watched() => news.read_all(),
+            _ => {
+                let listing = backlog::list(&self.folders.new)?;
+                self.backlog().take_in(listing);
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn is_watched(&self) -> bool {

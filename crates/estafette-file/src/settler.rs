@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use estafette_core::{Outcome, Result, Settlement, Settler, Ticket, async_trait};
+use estafette_core::{Outcome, Result, Settlement, Settler, Ticket, Timestamp, async_trait};
 use tokio::sync::Notify;
 
 use crate::{
@@ -166,7 +166,8 @@ impl FileSettler {
             Outcome::Reject(failure) => (history.dead(failure.clone()), self.queue.dead_slot()),
             Outcome::Retry { after, error } => {
                 let history = History { error: error.clone(), ..history };
-                (history, self.queue.retry_slot(*after, self.queue.held().due(item.ticket).unwrap_or(now)))
+                let place = self.queue.held().due(item.ticket).unwrap_or(now);
+                (history, self.queue.retry_slot(*after, place, known.key))
             }
             Outcome::Ack | Outcome::Release { .. } => return Ok(()),
         };
@@ -178,14 +179,14 @@ impl FileSettler {
 
 impl OpenQueue {
     /// Where a retried message goes: to its old place when it is not delayed, so that it comes before its successors.
-    fn retry_slot(&self, after: Duration, place: estafette_core::Timestamp) -> Slot {
+    fn retry_slot(&self, after: Duration, place: Timestamp, key: Option<u32>) -> Slot {
         let retrying = !after.is_zero();
         Slot {
             queues: Arc::clone(&self.as_set),
             folder: Folder::New,
             due: Some(if retrying { self.store.clock.now() + after } else { place }),
             retrying,
-            key: None,
+            key,
         }
     }
 }

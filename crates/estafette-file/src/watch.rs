@@ -14,7 +14,11 @@ use std::{
     thread,
 };
 
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags},
+    io::Errno,
+};
 
 use crate::{open::OpenQueue, store::Store};
 
@@ -27,19 +31,36 @@ const REMOTE: [u64; 8] =
 
 pub(crate) struct Watcher {
     shared: Arc<Watched>,
-    owners: i32,
 }
 
 struct Watched {
     inotify: OwnedFd,
-    queues: Mutex<HashMap<i32, Weak<OpenQueue>>>,
+    /// The owners' watch.
+    owners: i32,
+    targets: Mutex<HashMap<i32, Target>>,
+    /// Held while events are read and handed over.
+    reading: Mutex<()>,
     ended: AtomicBool,
 }
 
+/// Whom a watch is for.
+struct Target {
+    queue: Weak<OpenQueue>,
+    folder: Watching,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Watching {
+    /// What appears in `new/`.
+    New,
+    /// What is settled in `claimed/`: a partition key may be free.
+    Claimed,
+}
+
 impl Watched {
-    fn lock(&self) -> MutexGuard<'_, HashMap<i32, Weak<OpenQueue>>> {
+    fn targets(&self) -> MutexGuard<'_, HashMap<i32, Target>> {
         // Nothing in here panics half way through a change.
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -51,45 +72,66 @@ impl Watcher {
         }
         let started = Self::try_start(store);
         if let Err(error) = &started {
-            tracing::warn!(%error, "no news from the kernel: receivers look ten times a second instead");
+            tracing::warn!(%error, "{NO_NEWS}");
         }
         started.ok()
     }
 
     fn try_start(store: &Store) -> std::io::Result<Self> {
-        let inotify = inotify::init(CreateFlags::CLOEXEC)?;
+        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         // A process that ends closes the file it has locked.
         let owners = inotify::add_watch(&inotify, store.path_of(&["owners"]), WatchFlags::CLOSE_WRITE)?;
-        let (queues, ended) = (Mutex::default(), AtomicBool::new(false));
-        let shared = Arc::new(Watched { inotify, queues, ended });
+        let (targets, reading, ended) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
+        let shared = Arc::new(Watched { inotify, owners, targets, reading, ended });
         let watched = Arc::clone(&shared);
-        thread::Builder::new().name("estafette-file-watcher".into()).spawn(move || run(&watched, owners))?;
-        Ok(Self { shared, owners })
+        thread::Builder::new().name("estafette-file-watcher".into()).spawn(move || run(&watched))?;
+        Ok(Self { shared })
     }
 
     /// Reports what appears in the queue from now on.
-    pub(crate) fn watch(&self, store: &Store, queue: &Arc<OpenQueue>) {
-        let flags = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::DELETE_SELF | WatchFlags::ONLYDIR;
-        let path = store.path_of(&["queues", &queue.queue.directory, "new"]);
-        let mut queues = self.shared.lock();
-        match inotify::add_watch(&self.shared.inotify, path, flags) {
-            Ok(watch) => {
-                queues.insert(watch, Arc::downgrade(queue));
-                queue.has_news.store(true, Ordering::Release);
-            }
-            Err(errno) => tracing::warn!(
-                queue = queue.queue.name.as_str(), %errno,
-                "no news of this queue from the kernel: its receivers look ten times a second instead"
-            ),
+    pub(crate) fn watch(&self, queue: &Arc<OpenQueue>) {
+        let flags = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::DELETE_SELF;
+        if self.add(queue, Watching::New, flags) {
+            queue.has_news.store(true, Ordering::Release);
         }
     }
+
+    /// Reports what is settled in the queue from now on.
+    pub(crate) fn watch_claimed(&self, queue: &Arc<OpenQueue>) {
+        self.add(queue, Watching::Claimed, WatchFlags::DELETE | WatchFlags::MOVED_FROM | WatchFlags::MODIFY);
+    }
+
+    fn add(&self, queue: &Arc<OpenQueue>, folder: Watching, flags: WatchFlags) -> bool {
+        let name = if folder == Watching::New { "new" } else { "claimed" };
+        let path = queue.store.path_of(&["queues", &queue.queue.directory, name]);
+        let mut targets = self.shared.targets();
+        match inotify::add_watch(&self.shared.inotify, path, flags | WatchFlags::ONLYDIR) {
+            Ok(watch) => {
+                targets.insert(watch, Target { queue: Arc::downgrade(queue), folder });
+                true
+            }
+            Err(errno) => {
+                let queue = queue.queue.name.as_str();
+                tracing::warn!(queue, %errno, "{NO_NEWS}");
+                false
+            }
+        }
+    }
+
+    /// Takes in all news there are at this moment.
+    pub(crate) fn read_all(&self) {
+        self.shared.read_all();
+    }
 }
+
+/// What is logged when there is no inotify.
+const NO_NEWS: &str = "no news from the kernel: receivers look ten times a second instead";
 
 impl Drop for Watcher {
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::Release);
         // Ending a watch is an event, too: it wakes the thread.
-        inotify::remove_watch(&self.shared.inotify, self.owners).unwrap_or_default();
+        inotify::remove_watch(&self.shared.inotify, self.shared.owners).unwrap_or_default();
     }
 }
 
@@ -100,61 +142,61 @@ fn is_remote(store: &Store) -> bool {
     })
 }
 
-fn run(watched: &Watched, owners: i32) {
-    let mut buffer = [MaybeUninit::uninit(); BUFFER_BYTES];
-    let mut reader = inotify::Reader::new(&watched.inotify, &mut buffer);
-    let mut arrived: HashMap<i32, Vec<String>> = HashMap::new();
-    loop {
-        let read = reader.next();
-        if watched.ended.load(Ordering::Acquire) {
-            return;
-        }
-        match read {
-            Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => {
-                each_queue(watched, |queue| queue.doubt());
-            }
-            Ok(event) if event.wd() == owners => each_queue(watched, |queue| queue.recover_soon()),
-            Ok(event) if event.events().intersects(ReadFlags::IGNORED | ReadFlags::DELETE_SELF) => {
-                // The queue was deleted: its receivers find out.
-                let queue = watched.lock().remove(&event.wd()).and_then(|queue| queue.upgrade());
-                if let Some(queue) = queue {
-                    queue.arrived.notify_waiters();
-                }
-            }
-            Ok(event) => {
-                if let Some(name) = event.file_name().and_then(|name| name.to_str().ok()) {
-                    arrived.entry(event.wd()).or_default().push(name.to_owned());
-                }
-            }
-            Err(rustix::io::Errno::INTR) => {}
+fn run(watched: &Watched) {
+    while !watched.ended.load(Ordering::Acquire) {
+        match poll(&mut [PollFd::new(&watched.inotify, PollFlags::IN)], None) {
+            Ok(_) | Err(Errno::INTR) => watched.read_all(),
             Err(errno) => {
-                tracing::warn!(%errno, "no more news from the kernel: receivers look ten times a second instead");
-                each_queue(watched, |queue| queue.has_news.store(false, Ordering::Release));
-                return;
+                tracing::warn!(%errno, "{NO_NEWS}");
+                return watched.each_queue(|queue| queue.has_news.store(false, Ordering::Release));
             }
-        }
-        if reader.is_buffer_empty() {
-            report(watched, &mut arrived);
         }
     }
 }
 
-/// Hands over what came with one read, so that a burst of files wakes a queue once.
-fn report(watched: &Watched, arrived: &mut HashMap<i32, Vec<String>>) {
-    for (watch, names) in arrived.drain() {
-        let queue = watched.lock().get(&watch).and_then(Weak::upgrade);
-        match queue {
-            Some(queue) => queue.note_arrivals(names.iter().map(String::as_str)),
-            // Nobody receives from it any more.
-            None if watched.lock().remove(&watch).is_some() => {
-                inotify::remove_watch(&watched.inotify, watch).unwrap_or_default();
+impl Watched {
+    fn read_all(&self) {
+        let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buffer = [MaybeUninit::uninit(); BUFFER_BYTES];
+        let mut reader = inotify::Reader::new(&self.inotify, &mut buffer);
+        let mut arrived: HashMap<i32, Vec<String>> = HashMap::new();
+        while let Ok(event) = reader.next() {
+            let watch = event.wd();
+            if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
+                self.each_queue(OpenQueue::doubt);
+            } else if watch == self.owners {
+                self.each_queue(OpenQueue::recover_soon);
+            } else if event.events().intersects(ReadFlags::IGNORED | ReadFlags::DELETE_SELF) {
+                // The queue was deleted: its receivers find out.
+                let target = self.targets().remove(&watch).and_then(|target| target.queue.upgrade());
+                target.iter().for_each(|queue| queue.arrived.notify_waiters());
+            } else {
+                let names = arrived.entry(watch).or_default();
+                names.extend(event.file_name().and_then(|name| name.to_str().ok()).map(str::to_owned));
             }
-            None => {}
+        }
+        self.report(arrived);
+    }
+
+    /// Hands over what came together, so that a burst of files wakes a queue once.
+    fn report(&self, arrived: HashMap<i32, Vec<String>>) {
+        for (watch, names) in arrived {
+            let target = self.targets().get(&watch).map(|target| (target.queue.upgrade(), target.folder));
+            match target {
+                Some((Some(queue), Watching::New)) => queue.note_arrivals(names.iter().map(String::as_str)),
+                Some((Some(queue), Watching::Claimed)) => queue.arrived.notify_waiters(),
+                // Nobody receives from it any more.
+                Some((None, _)) => {
+                    self.targets().remove(&watch);
+                    inotify::remove_watch(&self.inotify, watch).unwrap_or_default();
+                }
+                None => {}
+            }
         }
     }
-}
 
-fn each_queue(watched: &Watched, each: impl Fn(&OpenQueue)) {
-    let queues: Vec<_> = watched.lock().values().filter_map(Weak::upgrade).collect();
-    queues.iter().for_each(|queue| each(queue));
+    fn each_queue(&self, each: impl Fn(&OpenQueue)) {
+        let queues: Vec<_> = self.targets().values().filter_map(|target| target.queue.upgrade()).collect();
+        queues.iter().for_each(|queue| each(queue));
+    }
 }
