@@ -134,6 +134,8 @@ subscriptions {
         "A queue whose consumer is away gets what was published meanwhile",
     forgets_a_temporary_queue [Topics TemporaryQueues]
         "A temporary queue gets messages while its receiver is open, and is gone when it is closed",
+    forgets_the_temporary_queue_of_a_killed_process [Shared Agent TemporaryQueues]
+        "A temporary queue goes away when the process that consumes it is killed",
     adds_patterns_when_declared_again [Topics]
         "Declaring again adds patterns and keeps messages",
     refuses_another_lifetime [TemporaryQueues]
@@ -224,8 +226,6 @@ processes {
         "A frozen consumer (SIGSTOP) loses its lease to another, and when it thaws its acknowledgement is `lease lost`",
     keeps_what_a_killed_publisher_stored [Shared Agent]
         "Everything for which a publisher had its Ok before it was killed is there, whole",
-    forgets_the_temporary_queue_of_a_killed_process [Shared Agent TemporaryQueues]
-        "A temporary queue goes away when the process that consumes it is killed",
 }
 
     } };

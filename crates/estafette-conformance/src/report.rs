@@ -180,3 +180,57 @@ fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
         text.push('\n');
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BEHAVIOURS, Need, Options, Subject};
+
+    async fn report_on_memory() -> Report {
+        let subject = Subject::new(estafette_memory::connect, "memory:");
+        let options = Options { only: vec!["admin::lists_queues".into()], ..Options::default() };
+        crate::run(subject, options).await.unwrap()
+    }
+
+    fn with(report: &Report, verdicts: [Verdict; 3]) -> Report {
+        let took = Duration::from_millis(1234);
+        let finding = |(behaviour, verdict)| Finding { behaviour, verdict, took };
+        let findings = BEHAVIOURS.iter().zip(verdicts).map(finding).collect();
+        Report { guarantees: report.guarantees, findings }
+    }
+
+    #[tokio::test]
+    async fn a_report_has_a_row_for_each_behaviour_and_ends_with_the_counts() {
+        let report = report_on_memory().await;
+        assert!(report.passed());
+        let verdicts =
+            [Verdict::Holds, Verdict::Violated("it lied".into()), Verdict::NotPromised(Need::Persistent)];
+        let report = with(&report, verdicts);
+        assert!(!report.passed());
+        assert_eq!(report.complaints().count(), 1);
+        let table = report.to_table();
+        assert_eq!(table.lines().count(), 5, "{table}");
+        assert!(table.contains("VIOLATED        1.23 s  it lied"), "{table}");
+        assert!(table.ends_with("1 hold, 1 violated, 0 unknown, 1 not promised\n"), "{table}");
+        let json = report.to_json();
+        assert_eq!(json["passed"], false);
+        assert_eq!(json["behaviours"][1]["detail"], "it lied");
+        assert_eq!(json["behaviours"][2]["verdict"], "not promised");
+        assert_eq!(json["guarantees"]["order"], "key");
+    }
+
+    #[tokio::test]
+    async fn the_page_has_a_column_for_each_transport_and_no_times() {
+        let report = report_on_memory().await;
+        let some = with(&report, [Verdict::Holds, Verdict::Unknown(String::new()), Verdict::Holds]);
+        let page =
+            guarantees_markdown(&[("one", report.guarantees, some), ("two", report.guarantees, report)]);
+        assert!(
+            page.contains("|  | `one:` | `two:` |\n|---|---|---|\n| durability | process | process |"),
+            "{page}"
+        );
+        let row = format!("| {} | ✓ | ? |", BEHAVIOURS[0].sentence);
+        assert!(page.contains(&row), "{page}");
+        assert!(!page.contains(" s |"), "{page}");
+    }
+}

@@ -37,7 +37,7 @@ pub(crate) fn patiently<F: Future>(task: F) -> impl Future<Output = F::Output> {
 pub(crate) const LEASE_LONG: Duration = Duration::from_secs(300);
 
 /// How long a queue is watched when nothing must come.
-pub(crate) const MOMENT: Duration = Duration::from_millis(250);
+pub(crate) const MOMENT: Duration = Duration::from_millis(150);
 
 /// What clocks of different grain may disagree about.
 pub(crate) const GRAIN: Duration = Duration::from_millis(5);

@@ -51,7 +51,7 @@ pub(crate) async fn nothing_comes(receiver: &mut Box<dyn Receiver>, within: Dura
 pub(crate) async fn drain(receiver: &mut Box<dyn Receiver>) -> Check<Vec<MessageId>> {
     let mut ids = Vec::new();
     loop {
-        let deliveries = receiver.receive(100, 2 * MOMENT).await?;
+        let deliveries = receiver.receive(100, 3 * MOMENT).await?;
         if deliveries.is_empty() {
             return Ok(ids);
         }

@@ -69,7 +69,8 @@ pub(crate) async fn counts_when_claimed(stage: &Stage) -> Check {
 pub(crate) async fn survives_reconnecting(stage: &Stage) -> Check {
     let queue = stage.queue().await?;
     stage.send(&queue, 1).await?;
-    let mut first = stage.receiver_with_lease(&queue, 2 * MOMENT).await?;
+    // Long enough for a slow machine; only waited for where a dropped delivery does not return at once.
+    let mut first = stage.receiver_with_lease(&queue, 20 * MOMENT).await?;
     take_attempt(&mut first, 1).await?.retry(Duration::ZERO).await?;
     // Out when the handle closes: the attempt counts all the same.
     let held = take_attempt(&mut first, 2).await?;

@@ -148,7 +148,12 @@ async fn work_slowly(stage: &Stage, lease: Duration) -> Check<Trial> {
     let queue = stage.queue().await?;
     let sent = stage.send(&queue, 6).await?;
     let mut receiver = stage.receiver_with_lease(&queue, lease).await?;
-    take_one(&mut receiver).await?.ack().await?;
+    let started = Instant::now();
+    let acked = take_one(&mut receiver).await?.ack().await;
+    if started.elapsed() > lease / 2 {
+        return Ok(Trial::TooSlow);
+    }
+    acked?;
     tokio::time::sleep(lease + MOMENT).await;
     for _ in 1..sent.len() {
         let started = Instant::now();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use estafette_core::{ErrorKind, Outcome, Outgoing, ReceiveOptions, settle_all};
+use estafette_core::{Delivery, ErrorKind, MessageId, Outcome, Outgoing, ReceiveOptions, settle_all};
 use tokio::time::Instant;
 
 use crate::{
@@ -92,35 +92,32 @@ pub(crate) async fn takes_no_more_than_asked(stage: &Stage) -> Check {
 
 pub(crate) async fn loses_nothing_when_cancelled(stage: &Stage) -> Check {
     let queue = stage.queue().await?;
-    let lease = 4 * MOMENT;
-    let mut receiver = stage.receiver_with_lease(&queue, lease).await?;
+    let mut receiver = stage.receiver_with_lease(&queue, 4 * MOMENT).await?;
     let sent = stage.send(&queue, 200).await?;
     let mut came = Vec::new();
     // Cancelled after 0 to 2 ms: before, while and after it takes something.
     for micros in (0..2000).step_by(20) {
         let receiving = receiver.receive(2, MOMENT);
-        match tokio::time::timeout(Duration::from_micros(micros), receiving).await {
-            Ok(deliveries) => {
-                let deliveries = deliveries?;
-                came.extend(ids_of(&deliveries));
-            }
-            Err(_cancelled) => {}
+        if let Ok(deliveries) = tokio::time::timeout(Duration::from_micros(micros), receiving).await {
+            came.extend(ack_if_held(deliveries?).await?);
         }
     }
     let deadline = Instant::now() + patience();
     while at_least_once(&sent, &came).is_err() && Instant::now() < deadline {
-        let deliveries = receiver.receive(50, MOMENT).await?;
-        came.extend(ids_of(&deliveries));
-        for result in
-            settle_all(deliveries.into_iter().map(|delivery| (delivery, Outcome::Ack)).collect()).await
-        {
-            // On a slow machine a lease may have ended meanwhile; that is not the question here.
-            let is_fine =
-                result.as_ref().map_or_else(|error| error.kind() == ErrorKind::LeaseLost, |()| true);
-            ensure!(is_fine, "acknowledging failed: {result:?}");
-        }
+        came.extend(ack_if_held(receiver.receive(50, MOMENT).await?).await?);
     }
     at_least_once(&sent, &came)
+}
+
+/// Acknowledges. On a slow machine a short lease may have ended already: then the message comes again.
+async fn ack_if_held(deliveries: Vec<Delivery>) -> Check<Vec<MessageId>> {
+    let ids = ids_of(&deliveries);
+    let batch = deliveries.into_iter().map(|delivery| (delivery, Outcome::Ack)).collect();
+    for result in settle_all(batch).await {
+        let is_fine = result.as_ref().map_or_else(|error| error.kind() == ErrorKind::LeaseLost, |()| true);
+        ensure!(is_fine, "acknowledging failed: {result:?}");
+    }
+    Ok(ids)
 }
 
 pub(crate) async fn holds_back_beyond_the_unsettled_maximum(stage: &Stage) -> Check {

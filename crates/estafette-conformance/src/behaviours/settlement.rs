@@ -21,7 +21,7 @@ const LEASE_SHORT: Duration = Duration::from_millis(400);
 pub(crate) async fn never_redelivers_what_was_acked(stage: &Stage) -> Check {
     let queue = stage.queue().await?;
     let sent = stage.send(&queue, 20).await?;
-    let mut first = stage.receiver_with_lease(&queue, 10 * LEASE_SHORT).await?;
+    let mut first = stage.receiver_with_lease(&queue, 7 * LEASE_SHORT).await?;
     let deliveries = take(&mut first, sent.len()).await?;
     let started = Instant::now();
     let (one_by_one, together): (Vec<_>, Vec<_>) =
@@ -33,8 +33,8 @@ pub(crate) async fn never_redelivers_what_was_acked(stage: &Stage) -> Check {
     first.close().await?;
     let other = stage.handle().await?;
     let mut second = receiver(&*other, &queue, LEASE_LONG).await?;
-    while started.elapsed() < 11 * LEASE_SHORT {
-        nothing_comes(&mut second, LEASE_SHORT).await?;
+    while started.elapsed() < 8 * LEASE_SHORT {
+        nothing_comes(&mut second, LEASE_SHORT / 2).await?;
     }
     let status = other.admin().queue(&queue).await?;
     ensure!(

@@ -1,12 +1,13 @@
 //! Subscriptions: which queues get a copy of what is published.
 
 use estafette_core::{ErrorKind, Lifetime, Outgoing, QueueName, QueueSpec, Topic};
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
+    crew::Agent,
     stage::{LEASE_LONG, MOMENT, Stage, must_fail, patience, publish_all, receiver},
-    taking::{ack_all, drain, each_once, ids_of, nothing_comes, take, take_one},
-    violation::{Check, ensure},
+    taking::{ack_all, drain, each_once, ids_of, nothing_comes, sent_ids, take, take_one},
+    violation::{Check, Violation, ensure},
 };
 
 pub(crate) async fn copies_to_every_queue(stage: &Stage) -> Check {
@@ -63,18 +64,26 @@ pub(crate) async fn matches_patterns(stage: &Stage) -> Check {
         .collect::<Check<Vec<_>>>()?;
     let batch: Vec<_> = messages.iter().map(|message| Outgoing::publish(message.clone())).collect();
     publish_all(&*stage.transport, &batch).await?;
-    for (queue, (pattern, meant)) in queues.iter().zip(patterns) {
-        let mut receiver = stage.receiver(queue).await?;
-        let came = drain(&mut receiver).await?;
-        for (place, message) in messages.iter().enumerate() {
-            let copies = came.iter().filter(|id| **id == message.id).count();
-            let expected = usize::from(meant.contains(&place));
-            let topic = topics[place];
-            ensure!(
-                copies == expected,
-                "pattern {pattern} got {copies} copies of {topic}, expected {expected}"
-            );
-        }
+    // Together: each waits until nothing more comes.
+    let mut consumers = JoinSet::new();
+    for (queue, (pattern, meant)) in queues.into_iter().zip(patterns) {
+        let mut receiver = stage.receiver(&queue).await?;
+        let ids = sent_ids(&messages);
+        consumers.spawn(async move {
+            let came = drain(&mut receiver).await?;
+            for (place, topic) in topics.into_iter().enumerate() {
+                let copies = came.iter().filter(|id| **id == ids[place]).count();
+                let expected = usize::from(meant.contains(&place));
+                ensure!(
+                    copies == expected,
+                    "pattern {pattern} got {copies} copies of {topic}, expected {expected}"
+                );
+            }
+            Ok::<(), Violation>(())
+        });
+    }
+    while let Some(consumed) = consumers.join_next().await {
+        consumed??;
     }
     Ok(())
 }
@@ -119,6 +128,24 @@ pub(crate) async fn forgets_a_temporary_queue(stage: &Stage) -> Check {
             ErrorKind::Unroutable,
             "publishing to the topic of a temporary queue that is gone",
         )?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn forgets_the_temporary_queue_of_a_killed_process(stage: &Stage) -> Check {
+    let queue = stage.queue_name()?;
+    let mut agent = Agent::start(stage).await?;
+    agent.occupy(&queue).await?;
+    stage.transport.admin().queue(&queue).await?;
+    agent.kill().await?;
+    let deadline = Instant::now() + 3 * patience();
+    while stage.transport.admin().queue(&queue).await.is_ok() {
+        ensure!(
+            Instant::now() < deadline,
+            "a temporary queue is still there {:?} after its process",
+            3 * patience()
+        );
+        tokio::time::sleep(MOMENT).await;
     }
     Ok(())
 }
