@@ -237,7 +237,7 @@ processes {
 macro_rules! __behaviours_as {
     (data $( $group:ident { $( $name:ident [$($need:ident)*] $sentence:literal, )* } )*) => {
         /// Every behaviour, by group.
-        pub const BEHAVIOURS: &[Behaviour] = &[$($(
+        pub static BEHAVIOURS: &[Behaviour] = &[$($(
             Behaviour {
                 group: stringify!($group),
                 name: stringify!($name),
