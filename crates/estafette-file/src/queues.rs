@@ -5,7 +5,7 @@
 //! something about that queue changed. One look costs a microsecond, however many queues there are.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -145,6 +145,10 @@ pub(crate) struct Routes {
 #[derive(Debug, Default)]
 struct Table {
     queues: HashMap<Arc<str>, Arc<Queue>>,
+    /// The directories of queues with a pattern that stands for exactly one topic, by that topic.
+    literal: HashMap<Box<str>, BTreeSet<Arc<str>>>,
+    /// The directories of queues with other patterns.
+    wild: BTreeSet<Arc<str>>,
     by_topic: HashMap<Topic, Queues>,
     /// A set of its own for each queue that was sent to by name.
     by_name: HashMap<QueueName, Queues>,
@@ -165,9 +169,7 @@ impl Routes {
         if let Some(queues) = table.by_topic.get(topic) {
             return Ok(Arc::clone(queues));
         }
-        let takes = |queue: &&Arc<Queue>| queue.patterns.iter().any(|pattern| pattern.matches(topic));
-        let mut queues: Vec<_> = table.queues.values().filter(takes).cloned().collect();
-        queues.sort_by(|one, other| one.directory.cmp(&other.directory));
+        let queues: Vec<_> = table.matching(topic).collect();
         let queues = Queues::from(queues);
         if table.by_topic.len() >= REMEMBERED_TOPICS_MAX {
             table.by_topic.clear();
@@ -213,6 +215,43 @@ impl Routes {
 }
 
 impl Table {
+    /// The queues subscribed to a topic, by directory.
+    fn matching(&self, topic: &Topic) -> impl Iterator<Item = Arc<Queue>> {
+        let is_wild = |pattern: &Pattern| !pattern.is_literal() && pattern.matches(topic);
+        let takes = |queue: &&Arc<str>| {
+            self.queues.get(*queue).is_some_and(|queue| queue.patterns.iter().any(is_wild))
+        };
+        let wild = self.wild.iter().filter(takes);
+        let directories: BTreeSet<_> =
+            self.literal.get(topic.as_str()).into_iter().flatten().chain(wild).collect();
+        directories.into_iter().filter_map(|directory| self.queues.get(directory).cloned())
+    }
+
+    fn insert(&mut self, queue: Queue) {
+        for pattern in &queue.patterns {
+            if pattern.is_literal() {
+                let directories = self.literal.entry(pattern.as_str().into()).or_default();
+                directories.insert(Arc::clone(&queue.directory));
+            } else {
+                self.wild.insert(Arc::clone(&queue.directory));
+            }
+        }
+        self.queues.insert(Arc::clone(&queue.directory), Arc::new(queue));
+    }
+
+    fn remove(&mut self, directory: &str) {
+        let Some(queue) = self.queues.remove(directory) else { return };
+        self.wild.remove(directory);
+        for pattern in &queue.patterns {
+            if let Some(directories) = self.literal.get_mut(pattern.as_str()) {
+                directories.remove(directory);
+                if directories.is_empty() {
+                    self.literal.remove(pattern.as_str());
+                }
+            }
+        }
+    }
+
     /// Reads what changed since the last look.
     fn refresh(&mut self, store: &Store) -> Result<()> {
         let found = match fs::statat(store.root(), CHANGES, AtFlags::empty()) {
@@ -240,17 +279,19 @@ impl Table {
 
     fn read_all(&mut self, store: &Store) -> Result<()> {
         self.queues.clear();
+        self.literal.clear();
+        self.wild.clear();
         let names = disk::names(&store.queues).map_err(|errno| error::io("listing the queues", errno))?;
         names.iter().try_for_each(|directory| self.read_queue(store, directory))
     }
 
     fn read_queue(&mut self, store: &Store, directory: &str) -> Result<()> {
         match Queue::read(store, directory) {
-            Ok(Some(queue)) => {
-                self.queues.insert(directory.into(), Arc::new(queue));
-            }
-            Ok(None) => {
-                self.queues.remove(directory);
+            Ok(queue) => {
+                self.remove(directory);
+                if let Some(queue) = queue {
+                    self.insert(queue);
+                }
             }
             // One damaged description must not stop the others.
             Err(error) if error.kind() == estafette_core::ErrorKind::Corrupt => {
