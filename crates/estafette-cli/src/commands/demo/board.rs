@@ -20,7 +20,8 @@ pub(super) enum Board {
 
 /// A bar for publishing, one for each queue, and the clock.
 pub(super) struct Bars {
-    all: MultiProgress,
+    // Draws the bars as long as it is there.
+    _all: MultiProgress,
     published: ProgressBar,
     queues: [ProgressBar; QUEUES.len()],
     clock: ProgressBar,
@@ -39,7 +40,7 @@ impl Board {
     pub(super) fn terminal(messages: u64) -> anyhow::Result<Self> {
         let all = MultiProgress::new();
         let style = |colour: &str| {
-            let template = format!("  {{prefix:<10}} {{bar:28.{colour}/black.bright}}  {{msg}}");
+            let template = format!("  {{prefix:<9}} {{bar:20.{colour}/black.bright}}  {{msg}}");
             Ok::<_, anyhow::Error>(ProgressStyle::with_template(&template)?.progress_chars("━━─"))
         };
         let bar = |name: &'static str, style: ProgressStyle| {
@@ -52,7 +53,7 @@ impl Board {
         let clock = all.add(ProgressBar::new_spinner());
         clock.set_style(ProgressStyle::with_template("\n  {spinner:.cyan} {elapsed_precise} {msg:.dim}")?);
         clock.enable_steady_tick(Duration::from_millis(100));
-        Ok(Self::Terminal(Box::new(Bars { all, published, queues, clock })))
+        Ok(Self::Terminal(Box::new(Bars { _all: all, published, queues, clock })))
     }
 
     /// Shows how things are.
@@ -86,25 +87,25 @@ impl Board {
             bar.abandon();
         }
         // The bars stay; what is printed next goes below them.
-        bars.all.set_move_cursor(false);
+        output::warn("");
     }
 }
 
 impl Bars {
     fn update(&self, tally: &Tally, statuses: &[QueueStatus]) {
         self.published.set_position(tally.published);
-        self.published.set_message(format!("{:>6}", HumanCount(tally.published)));
+        self.published.set_message(format!("{:>6}", HumanCount(tally.published).to_string()));
         for ((bar, (name, _)), queue) in self.queues.iter().zip(QUEUES).zip(&tally.queues) {
             let Some(status) = statuses.iter().find(|status| status.name.as_str() == name) else { continue };
             let handled = queue.handled.len() as u64;
             bar.set_length((queue.copies.len() as u64).max(1));
             bar.set_position(handled + status.dead);
             let count = |count: u64, word: &str| {
-                let text = format!("{:>4} {word}", HumanCount(count).to_string());
+                let text = format!("{:>3} {word}", HumanCount(count).to_string());
                 if count == 0 { style(text).dim() } else { style(text) }
             };
             bar.set_message(format!(
-                "{:>6} done {} {} {}",
+                "{:>6} done  {}  {}  {}",
                 HumanCount(handled).to_string(),
                 count(status.ready + status.leased, "waiting"),
                 count(status.retrying, "retrying").yellow(),

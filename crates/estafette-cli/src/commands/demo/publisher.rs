@@ -10,10 +10,13 @@ use super::messages::Source;
 use crate::{commands::demo::tally::Heard, output, session::Session};
 
 /// Published together.
-const BATCH: u32 = 25;
+const BATCH: u32 = 50;
 
-/// How long publishing all of them takes, if the disk is quick enough.
-const TIME: Duration = Duration::from_secs(6);
+/// How long publishing all of them takes at least.
+const TIME_MAX: Duration = Duration::from_secs(6);
+
+/// The time for one message, unless that would be too long for all.
+const TIME_EACH: Duration = Duration::from_millis(3);
 
 /// Publishes the messages of the demo. Started by `demo`
 #[derive(clap::Args)]
@@ -26,8 +29,9 @@ impl Arguments {
     pub(crate) async fn run(self, session: &Session) -> anyhow::Result<()> {
         let bus = session.connect().await?.with_source("demo");
         let mut source = Source::new(bus.clone());
+        let time = (TIME_EACH * self.messages).min(TIME_MAX);
         let batches = self.messages.div_ceil(BATCH);
-        let mut pace = tokio::time::interval((TIME / batches.max(1)).max(Duration::from_millis(1)));
+        let mut pace = tokio::time::interval((time / batches.max(1)).max(Duration::from_millis(1)));
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut left = self.messages;
         while left > 0 {

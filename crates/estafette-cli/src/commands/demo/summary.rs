@@ -46,7 +46,7 @@ fn missing(queue: &QueueTally, dead: &[&DeadLetter]) -> u64 {
 /// The summary for people.
 pub(super) fn text(outcome: &Outcome, directory: &Path) -> String {
     let sections = [queues(outcome), verdict(outcome), dead(outcome), look_around(directory)];
-    sections.map(|section| indent(&section)).join("\n\n") + "\n"
+    format!("\n{}\n", sections.map(|section| indent(&section)).join("\n\n"))
 }
 
 fn indent(text: &str) -> String {
@@ -93,7 +93,7 @@ fn verdict(outcome: &Outcome) -> String {
     let copies = count(outcome.tally.copies());
     let mut lines = vec![match outcome.missing() {
         0 => format!(
-            "{} Nothing is lost: each of the {copies} copies, by its id, was acknowledged or is a dead letter.",
+            "{} Nothing is lost: each of the {copies} copies was acknowledged or is a dead\n  letter (compared by their ids).",
             style("✓").green().bold()
         ),
         missing => format!("{} {missing} of the {copies} copies are lost.", style("✗").red().bold()),
@@ -101,7 +101,7 @@ fn verdict(outcome: &Outcome) -> String {
     if outcome.was_killed {
         let repeated = outcome.tally.sum(QueueTally::repeated);
         lines.push(format!(
-            "  A worker was killed with SIGKILL half way: what it held came again ({} handled twice).",
+            "  A worker was killed with SIGKILL half way: what it held came again\n  ({} handled twice).",
             match repeated {
                 0 => "none was".to_owned(),
                 1 => "1 message was".to_owned(),
@@ -121,7 +121,7 @@ fn dead(outcome: &Outcome) -> String {
     let rows: Vec<[String; 4]> = groups
         .into_iter()
         .map(|((queue, reason), (number, error))| {
-            let mut shown: String = error.chars().take(56).collect();
+            let mut shown: String = error.chars().take(40).collect();
             if shown.len() < error.len() {
                 shown.push('…');
             }

@@ -17,7 +17,7 @@ use crate::{
 const ATTEMPTS_MAX: u32 = 4;
 
 /// Messages of a queue that a worker handles at the same time.
-const CONCURRENCY: usize = 4;
+const CONCURRENCY: usize = 2;
 
 /// Works in the demo. Started by `demo`
 #[derive(clap::Args)]
@@ -47,8 +47,7 @@ impl Arguments {
             ended = consumers.join_next() => ended,
             () = end_of_input() => None,
         };
-        // A closed channel is as good.
-        let _ = stop.send(true);
+        stop.send_replace(true);
         let mut results: Vec<_> = ended.into_iter().collect();
         results.extend(consumers.join_all().await.into_iter().map(Ok));
         for result in results {
@@ -69,14 +68,14 @@ type Outcome = Result<Verdict, Box<dyn Error + Send + Sync>>;
 fn orders(bus: &Bus) -> Consumer {
     bus.consumer("orders")
         .handle(|order: OrderCreated, context: Context| async move {
-            work(2..12).await;
+            work(10..40).await;
             if context.attempt() <= order.bank_failures {
                 return failed(&context, "the bank does not answer");
             }
             done(&context)
         })
         .handle(|_order: OrderCancelled, context: Context| async move {
-            work(1..4).await;
+            work(5..15).await;
             done(&context)
         })
 }
@@ -84,7 +83,7 @@ fn orders(bus: &Bus) -> Consumer {
 fn mailer(bus: &Bus) -> Consumer {
     bus.consumer("mailer")
         .handle(|email: WelcomeEmail, context: Context| async move {
-            work(1..6).await;
+            work(5..20).await;
             if !email.to.contains('@') {
                 return refused(&context, &format!("{} is no address", email.to));
             }
@@ -94,21 +93,21 @@ fn mailer(bus: &Bus) -> Consumer {
             done(&context)
         })
         .handle(|email: CodeEmail, context: Context| async move {
-            work(1..3).await;
+            work(5..10).await;
             if !email.to.contains('@') {
                 return refused(&context, &format!("{} is no address", email.to));
             }
             done(&context)
         })
         .handle(|_confirmation: OrderCreated, context: Context| async move {
-            work(1..6).await;
+            work(5..20).await;
             done(&context)
         })
 }
 
 fn images(bus: &Bus) -> Consumer {
     bus.consumer("images").handle(|image: ImageUploaded, context: Context| async move {
-        work(10..30).await;
+        work(40..120).await;
         if !image.as_ref().starts_with(IMAGE_START) {
             return refused(&context, "not an image");
         }

@@ -1,0 +1,23 @@
+//! The real binary, as a user runs it: each command on `file:` and `sqlite:`, and everything that can go wrong.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    unreachable_pub,
+    reason = "a test fails by panicking, in its helpers too"
+)]
+
+mod vocabulary;
+
+mod bridge;
+mod completions;
+mod consume;
+mod dead;
+mod exec;
+mod help;
+mod look;
+mod mistakes;
+mod processes;
+mod publish;
+mod queues;
