@@ -37,6 +37,10 @@ pub(crate) fn unroutable(topic: &Topic) -> Error {
     Error::new(ErrorKind::Unroutable, format!("no queue is subscribed to {topic}, and one was required"))
 }
 
+pub(crate) fn no_such_queue(queue: &QueueName) -> Error {
+    Error::new(ErrorKind::Unroutable, format!("queue {queue} does not exist, and it was required to"))
+}
+
 pub(crate) fn lease_lost(queue: &QueueName) -> Error {
     let sentence = format!("the lease on this message of {queue} ended before it was settled");
     Error::new(ErrorKind::LeaseLost, sentence)

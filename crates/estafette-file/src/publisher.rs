@@ -77,6 +77,9 @@ impl Shared {
             return Err(error::too_large(bytes, max));
         }
         match &outgoing.destination {
+            Destination::Queue(name) if outgoing.require_queue => {
+                self.routes.named(&self.store, name)?.ok_or_else(|| error::no_such_queue(name))
+            }
             Destination::Queue(name) => self.queue_or_new(name),
             Destination::Topic => {
                 let queues = self.routes.subscribed(&self.store, &outgoing.envelope.topic)?;
