@@ -1,8 +1,9 @@
 //! What a group is made of: the way from the application's `main` into its processes.
 
-use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, pin::Pin, time::Duration};
+use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, time::Duration};
 
 use estafette_core::{BoxError, Error, ErrorKind, Result};
+use futures_util::future::BoxFuture;
 
 use crate::{
     Address, Limits, Restart, Worker,
@@ -18,7 +19,7 @@ use crate::{
 pub(crate) const WORKERS_MAX: u32 = 1024;
 
 /// What a process of the group does.
-pub(crate) type Work = Box<dyn FnOnce(Worker) -> Pin<Box<dyn Future<Output = Result<()>>>>>;
+pub(crate) type Work = Box<dyn FnOnce(Worker) -> BoxFuture<'static, Result<()>> + Send>;
 
 /// What runs as a process.
 pub(crate) enum Program {
@@ -187,8 +188,8 @@ impl WorkersBuilder {
     /// Adds a named process beside the numbered workers.
     pub fn process<F, Fut, E>(mut self, name: impl Into<String>, function: F) -> Self
     where
-        F: FnOnce(Worker) -> Fut + 'static,
-        Fut: Future<Output = std::result::Result<(), E>> + 'static,
+        F: FnOnce(Worker) -> Fut + Send + 'static,
+        Fut: Future<Output = std::result::Result<(), E>> + Send + 'static,
         E: Into<BoxError>,
     {
         self.processes.insert(name.into(), Program::Function(work(function)));
@@ -218,8 +219,8 @@ impl WorkersBuilder {
     /// that cannot work, or when called within an async runtime.
     pub fn run<F, Fut, E>(self, function: F) -> Result<()>
     where
-        F: FnOnce(Worker) -> Fut + 'static,
-        Fut: Future<Output = std::result::Result<(), E>> + 'static,
+        F: FnOnce(Worker) -> Fut + Send + 'static,
+        Fut: Future<Output = std::result::Result<(), E>> + Send + 'static,
         E: Into<BoxError>,
     {
         self.run_programs(Program::Function(work(function)))
@@ -300,8 +301,8 @@ impl WorkersBuilder {
 
 fn work<F, Fut, E>(function: F) -> Work
 where
-    F: FnOnce(Worker) -> Fut + 'static,
-    Fut: Future<Output = std::result::Result<(), E>> + 'static,
+    F: FnOnce(Worker) -> Fut + Send + 'static,
+    Fut: Future<Output = std::result::Result<(), E>> + Send + 'static,
     E: Into<BoxError>,
 {
     Box::new(|worker| {

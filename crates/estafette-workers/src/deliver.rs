@@ -119,7 +119,7 @@ impl Endpoint {
             match link.put(Some(ticket.id()), parcel)? {
                 Put::Taken => {
                     self.counters.messages_out.count();
-                    return ticket.await;
+                    return ticket.reply().await;
                 }
                 Put::NoRoom => link.room().await,
                 Put::Closed => tokio::task::yield_now().await,

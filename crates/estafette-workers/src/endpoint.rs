@@ -61,9 +61,7 @@ impl Endpoint {
             peers: Mutex::default(),
             tasks: Mutex::default(),
         });
-        let limits = &endpoint.limits;
-        let own =
-            Arc::new(LocalLink::new(endpoint.address.clone(), limits.queue_bytes_max, limits.requests_max));
+        let own = Arc::new(LocalLink::new(endpoint.address.clone(), &endpoint.limits));
         endpoint.spawn(Arc::clone(&own).run(Arc::clone(&endpoint)));
         let peer = Arc::new(Peer::with_link(endpoint.address.clone(), own));
         endpoint.lock_peers().insert(endpoint.address.clone(), peer);

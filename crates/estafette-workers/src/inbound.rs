@@ -10,8 +10,7 @@ use std::{
 use bytes::BytesMut;
 use estafette_core::{Error, ErrorKind, Result};
 use tokio::{
-    io::AsyncReadExt as _,
-    net::{UnixListener, UnixStream, unix::OwnedReadHalf},
+    net::{UnixListener, UnixStream},
     sync::watch,
 };
 
@@ -21,16 +20,14 @@ use crate::{
     endpoint::Endpoint,
     error::{invalid, system},
     frame::{Frame, Hello, PROTOCOL, Refusal, Welcome, undecodable},
-    link::READ_BYTES,
+    patience::Patience,
     pipe::Pipe,
+    socket::{self, Reading, Writing},
     wire::{Decoder, Wire},
 };
 
 /// The longest greeting, in bytes: before it a caller has not said who it is.
 const HELLO_BYTES_MAX: usize = 4096;
-
-/// How much is read at once from a caller that fills what it is given.
-const READ_BYTES_MAX: usize = 256 << 10;
 
 /// How long accepting pauses when the process has no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -160,9 +157,13 @@ fn accept(endpoint: &Arc<Endpoint>, socket: UnixStream) {
     let Some(counted) = Counted::new(endpoint) else {
         return drop_peer(endpoint, None, &Error::new(ErrorKind::Full, "too many connections"));
     };
+    let (reading, writing) = match socket::split(socket) {
+        Ok(halves) => halves,
+        Err(error) => return drop_peer(endpoint, None, &system("watching a socket", error)),
+    };
     let endpoint_of_task = Arc::clone(endpoint);
     endpoint.spawn(async move {
-        serve(&endpoint_of_task, socket).await;
+        serve(&endpoint_of_task, reading, writing).await;
         drop(counted);
     });
 }
@@ -183,8 +184,7 @@ fn drop_peer(endpoint: &Endpoint, peer: Option<&Address>, error: &Error) {
 }
 
 /// One caller, from greeting to end.
-async fn serve(endpoint: &Arc<Endpoint>, socket: UnixStream) {
-    let (mut reading, writing) = socket.into_split();
+async fn serve(endpoint: &Arc<Endpoint>, mut reading: Reading, writing: Writing) {
     let mut buffer = BytesMut::new();
     let greeting = read_hello(endpoint, &mut reading, &mut buffer);
     let greeted = match tokio::time::timeout(endpoint.limits.hello_wait_max, greeting).await {
@@ -222,12 +222,11 @@ async fn serve(endpoint: &Arc<Endpoint>, socket: UnixStream) {
 
 async fn read_hello(
     endpoint: &Endpoint,
-    reading: &mut OwnedReadHalf,
+    reading: &mut Reading,
     buffer: &mut BytesMut,
 ) -> Result<Option<(Wire, Hello)>> {
     loop {
-        buffer.reserve(HELLO_BYTES_MAX);
-        match reading.read_buf(buffer).await {
+        match reading.read(buffer).await {
             Ok(0) if buffer.is_empty() => return Ok(None),
             Ok(0) => return Err(undecodable("it ended within its first frame")),
             Ok(_) => {}
@@ -280,7 +279,7 @@ struct Reader<'a> {
     wire: Wire,
     pipe: &'a Arc<Pipe>,
     from: Address,
-    reading: OwnedReadHalf,
+    reading: Reading,
     buffer: BytesMut,
 }
 
@@ -291,17 +290,14 @@ impl Reader<'_> {
         let answers: Arc<dyn Answers> = Arc::<Pipe>::clone(self.pipe);
         let mut desk = Desk::new(Arc::clone(self.endpoint), self.from.clone(), answers);
         let mut decoder = Decoder::new(self.wire, self.endpoint.limits.frame_bytes_max);
-        let mut read_bytes = READ_BYTES;
+        let patience = Patience::new(self.endpoint.limits.looking_max);
         let ended = loop {
             if let Err(error) = self.take_all(&mut decoder, &mut desk).await {
                 break Err(error);
             }
-            self.buffer.reserve(read_bytes);
-            let room = self.buffer.capacity() - self.buffer.len();
-            match self.reading.read_buf(&mut self.buffer).await {
+            match self.reading.read_soon(&mut self.buffer, &patience).await {
                 Ok(0) if self.buffer.is_empty() => break Ok(()),
                 Ok(0) => break Err(undecodable("it ended within a frame")),
-                Ok(read) if read == room => read_bytes = READ_BYTES_MAX,
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => break Ok(()),
                 Err(error) => break Err(Error::new(ErrorKind::Closed, error)),

@@ -8,15 +8,15 @@ use std::sync::{
 use async_trait::async_trait;
 use bytes::BytesMut;
 use estafette_core::{Error, Result};
-use tokio::{io::AsyncReadExt as _, net::unix::OwnedReadHalf};
 
 use crate::{
-    Address,
+    Address, Limits,
     endpoint::Endpoint,
     error::{ListenerError, kind_from_name},
     frame::Frame,
     pending::Pending,
     pipe::{Pipe, Put},
+    socket::Reading,
     wire::{Decoder, Parcel},
 };
 
@@ -52,8 +52,8 @@ pub(crate) struct SocketLink {
 }
 
 impl SocketLink {
-    pub(crate) fn new(peer: Address, pipe: Arc<Pipe>, requests_max: usize) -> Self {
-        let pending = Arc::new(Pending::new(peer.clone(), requests_max));
+    pub(crate) fn new(peer: Address, pipe: Arc<Pipe>, limits: &Limits) -> Self {
+        let pending = Arc::new(Pending::new(peer.clone(), limits));
         Self { peer, pipe, pending, retired: AtomicBool::new(false) }
     }
 
@@ -61,7 +61,7 @@ impl SocketLink {
     pub(crate) async fn read(
         self: Arc<Self>,
         endpoint: Arc<Endpoint>,
-        mut socket: OwnedReadHalf,
+        mut socket: Reading,
         mut buffer: BytesMut,
         mut decoder: Decoder,
     ) {
@@ -69,8 +69,7 @@ impl SocketLink {
             if let Err(error) = self.take_all(&endpoint, &mut buffer, &mut decoder) {
                 break Err(error);
             }
-            buffer.reserve(READ_BYTES);
-            match socket.read_buf(&mut buffer).await {
+            match socket.read(&mut buffer).await {
                 Ok(0) => break Ok(()),
                 Ok(_) => {}
                 Err(error) => break Err(Error::new(estafette_core::ErrorKind::Closed, error)),
@@ -133,9 +132,6 @@ impl SocketLink {
         });
     }
 }
-
-/// How much is read at once.
-pub(crate) const READ_BYTES: usize = 16 << 10;
 
 #[async_trait]
 impl Link for SocketLink {

@@ -10,7 +10,7 @@ use estafette_core::{Error, Result};
 use tokio::sync::Notify;
 
 use crate::{
-    Address,
+    Address, Limits,
     desk::{Answers, Desk},
     endpoint::Endpoint,
     error::{ListenerError, kind_from_name},
@@ -38,13 +38,13 @@ struct Queue {
 }
 
 impl LocalLink {
-    pub(crate) fn new(own: Address, bytes_max: usize, requests_max: usize) -> Self {
+    pub(crate) fn new(own: Address, limits: &Limits) -> Self {
         Self {
-            bytes_max,
+            bytes_max: limits.queue_bytes_max,
             queue: Mutex::default(),
             arrived: Notify::new(),
             room: Notify::new(),
-            pending: Arc::new(Pending::new(own, requests_max)),
+            pending: Arc::new(Pending::new(own, limits)),
         }
     }
 

@@ -3,10 +3,10 @@
 use std::{collections::VecDeque, io, io::IoSlice};
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use tokio::net::unix::OwnedWriteHalf;
 
 use crate::{
     frame::{self, Frame},
+    socket::Writing,
     wire::{Parcel, Wire},
 };
 
@@ -79,7 +79,7 @@ impl Outbox {
     }
 
     /// Writes what the socket takes now; whether nothing is left.
-    pub(crate) fn flush(&mut self, socket: &OwnedWriteHalf) -> io::Result<bool> {
+    pub(crate) fn flush(&mut self, socket: &Writing) -> io::Result<bool> {
         while self.bytes() > 0 {
             let written =
                 if self.sealed.is_empty() { socket.try_write(&self.tail) } else { self.write_pieces(socket) };
@@ -93,7 +93,7 @@ impl Outbox {
         Ok(true)
     }
 
-    fn write_pieces(&self, socket: &OwnedWriteHalf) -> io::Result<usize> {
+    fn write_pieces(&self, socket: &Writing) -> io::Result<usize> {
         let mut pieces: Vec<IoSlice<'_>> =
             self.sealed.iter().take(PIECES_MAX).map(|piece| IoSlice::new(piece)).collect();
         if pieces.len() < PIECES_MAX && !self.tail.is_empty() {

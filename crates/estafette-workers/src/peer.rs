@@ -8,19 +8,16 @@ use std::{
 
 use bytes::BytesMut;
 use estafette_core::{Error, ErrorKind, Result};
-use tokio::{
-    io::AsyncReadExt as _,
-    net::{UnixStream, unix::OwnedReadHalf},
-    time::Instant,
-};
+use tokio::{net::UnixStream, time::Instant};
 
 use crate::{
     Address,
     endpoint::Endpoint,
     error::{describe, kind_from_name, system},
     frame::{Frame, Hello, PROTOCOL, undecodable},
-    link::{Link, READ_BYTES, SocketLink},
+    link::{Link, SocketLink},
     pipe::Pipe,
+    socket::{self, Reading},
     wire::{Decoder, Wire},
 };
 
@@ -98,7 +95,8 @@ impl Peer {
             Err(error) if is_away(&error) => return Err(Error::new(ErrorKind::Unavailable, error)),
             Err(error) => return Err(system("connecting to a socket", error)),
         };
-        let (mut reading, writing) = socket.into_split();
+        let (mut reading, writing) =
+            socket::split(socket).map_err(|error| system("watching a socket", error))?;
         let limits = &endpoint.limits;
         let pipe = Arc::new(Pipe::new(wire, writing, limits.queue_bytes_max));
         let hello = Hello {
@@ -114,7 +112,7 @@ impl Peer {
         let mut decoder = Decoder::new(wire, limits.frame_bytes_max);
         let mut buffer = BytesMut::new();
         self.await_welcome(&mut reading, &mut decoder, &mut buffer).await?;
-        let link = Arc::new(SocketLink::new(self.address.clone(), pipe, limits.requests_max));
+        let link = Arc::new(SocketLink::new(self.address.clone(), pipe, limits));
         let reader = Arc::clone(&link).read(Arc::clone(endpoint), reading, buffer, decoder);
         endpoint.spawn(async move {
             reader.await;
@@ -125,7 +123,7 @@ impl Peer {
 
     async fn await_welcome(
         &self,
-        reading: &mut OwnedReadHalf,
+        reading: &mut Reading,
         decoder: &mut Decoder,
         buffer: &mut BytesMut,
     ) -> Result<()> {
@@ -141,8 +139,7 @@ impl Peer {
                     return Err(undecodable(format!("{who} did not welcome the connection as itself")));
                 }
             }
-            buffer.reserve(READ_BYTES);
-            match reading.read_buf(buffer).await {
+            match reading.read(buffer).await {
                 Ok(0) => return Err(Error::new(ErrorKind::Closed, "closed before the welcome")),
                 Ok(_) => {}
                 Err(error) => return Err(Error::new(ErrorKind::Closed, error)),

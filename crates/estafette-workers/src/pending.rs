@@ -4,18 +4,19 @@ use std::{
     collections::HashMap,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use estafette_core::{Error, ErrorKind, Result};
 use tokio::sync::oneshot;
 
-use crate::{Address, error::gone, frame::Body};
+use crate::{Address, Limits, error::gone, frame::Body, patience::Patience};
 
 /// The requests of one connection that have no reply yet. Ids are never used twice within a connection.
 #[derive(Debug)]
 pub(crate) struct Pending {
     peer: Address,
+    patience: Patience,
     requests_max: usize,
     state: Mutex<State>,
 }
@@ -28,8 +29,9 @@ struct State {
 }
 
 impl Pending {
-    pub(crate) fn new(peer: Address, requests_max: usize) -> Self {
-        Self { peer, requests_max, state: Mutex::default() }
+    pub(crate) fn new(peer: Address, limits: &Limits) -> Self {
+        let patience = Patience::new(limits.looking_max);
+        Self { peer, patience, requests_max: limits.requests_max, state: Mutex::default() }
     }
 
     /// Who is asked.
@@ -88,17 +90,23 @@ impl Ticket {
     pub(crate) fn id(&self) -> u64 {
         self.id
     }
-}
 
-impl Future for Ticket {
-    type Output = Result<Body>;
+    /// Waits for the reply, once the request is on its way.
+    ///
+    /// # Errors
+    ///
+    /// The listener's, or [`ErrorKind::Closed`] when the peer went away.
+    pub(crate) async fn reply(mut self) -> Result<Body> {
+        let pending = Arc::clone(&self.pending);
+        match pending.patience.look(|context| self.poll_reply(context)).await {
+            Some(reply) => reply,
+            None => std::future::poll_fn(|context| self.poll_reply(context)).await,
+        }
+    }
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let outcome = std::task::ready!(Pin::new(&mut self.receiver).poll(context));
-        Poll::Ready(match outcome {
-            Ok(outcome) => outcome,
-            Err(_dropped) => Err(gone(&self.pending.peer)),
-        })
+    fn poll_reply(&mut self, context: &mut Context<'_>) -> Poll<Result<Body>> {
+        let outcome = ready!(Pin::new(&mut self.receiver).poll(context));
+        Poll::Ready(outcome.unwrap_or_else(|_dropped| Err(gone(&self.pending.peer))))
     }
 }
 

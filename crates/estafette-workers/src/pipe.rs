@@ -5,18 +5,17 @@
 //! So a lone request pays for no hand-over to another task, and a flood pays for few system calls.
 
 use std::{
-    io,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use estafette_core::{Error, ErrorKind, Result};
-use rustix::net::Shutdown;
-use tokio::{net::unix::OwnedWriteHalf, sync::Notify, time::Instant};
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     frame::Frame,
     outbox::Outbox,
+    socket::Writing,
     wire::{Parcel, Wire},
 };
 
@@ -38,7 +37,7 @@ pub(crate) enum Put {
 #[derive(Debug)]
 pub(crate) struct Pipe {
     wire: Wire,
-    socket: OwnedWriteHalf,
+    socket: Writing,
     bytes_max: usize,
     state: Mutex<State>,
     /// Wakes the task that writes what is left at the end of a turn.
@@ -58,7 +57,7 @@ struct State {
 }
 
 impl Pipe {
-    pub(crate) fn new(wire: Wire, socket: OwnedWriteHalf, bytes_max: usize) -> Self {
+    pub(crate) fn new(wire: Wire, socket: Writing, bytes_max: usize) -> Self {
         let state = Mutex::new(State::default());
         Self { wire, socket, bytes_max, state, turn: Notify::new(), room: Notify::new() }
     }
@@ -209,9 +208,7 @@ impl Pipe {
         if !state.closed {
             state.closed = true;
             state.outbox = Outbox::default();
-            let shut: io::Result<()> =
-                rustix::net::shutdown(self.socket.as_ref(), Shutdown::Write).map_err(Into::into);
-            if let Err(error) = shut {
+            if let Err(error) = self.socket.shut() {
                 tracing::trace!(%error, "the peer had closed the connection before");
             }
         }

@@ -5,7 +5,6 @@ use std::{
     ffi::OsString,
     io::{self, BufRead as _, Write as _},
     os::unix::process::CommandExt as _,
-    pin::pin,
     process::Command,
     task::Poll,
 };
@@ -51,26 +50,31 @@ pub(crate) fn replace_with(command: &[OsString]) -> Result<()> {
 
 /// Runs the application's function as a member of the group.
 ///
-/// Within the caller's `block_on`, so a function need not be `Send`; with one thread, that is also where messages are read.
-///
 /// # Errors
 ///
 /// The function's own, and those of joining.
 pub(crate) async fn work(assignment: Assignment, function: Work, is_told: bool) -> Result<()> {
     let membership = Membership::start(assignment)?;
     let worker = membership.worker.clone();
-    let mut running = pin!(function(worker.clone()));
-    // Up to where it first waits, nothing else runs: the listeners it adds until then hear the first message.
-    let first = std::future::poll_fn(|context| Poll::Ready(running.as_mut().poll(context))).await;
-    if !is_told {
-        worker.ready();
-    }
-    let outcome = match first {
-        Poll::Ready(outcome) => outcome,
-        Poll::Pending => running.await,
-    };
+    // A task: tokio looks for events before it returns to a future it blocks on, one system call more for each reply.
+    let working = tokio::spawn(async move {
+        let mut running = function(worker.clone());
+        // Up to where it first waits, nothing else runs: the listeners it adds until then hear the first message.
+        let first = std::future::poll_fn(|context| Poll::Ready(running.as_mut().poll(context))).await;
+        if !is_told {
+            worker.ready();
+        }
+        match first {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending => running.await,
+        }
+    });
+    let outcome = working.await;
     membership.end().await;
-    outcome
+    match outcome {
+        Ok(outcome) => outcome,
+        Err(panicked) => Err(Error::new(ErrorKind::Engine, panicked)),
+    }
 }
 
 /// Ends this process with `outcome`; what its `main` would do afterwards is the supervisor's to do.

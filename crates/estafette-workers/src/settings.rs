@@ -20,6 +20,8 @@ pub struct Limits {
     pub requests_max: usize,
     /// How many connections a participant accepts. 1,024 by default.
     pub connections_max: usize,
+    /// How long a participant that expects something at once looks for it before it sleeps. 50 µs by default, zero never to.
+    pub looking_max: Duration,
     /// How long a new connection may take to say who it is. Five seconds by default.
     pub hello_wait_max: Duration,
     /// How long a stopping participant lets peers finish what they are sending. Five seconds by default.
@@ -35,6 +37,7 @@ impl Default for Limits {
             listeners_waiting_max: 256,
             requests_max: 65_536,
             connections_max: 1024,
+            looking_max: Duration::from_micros(50),
             hello_wait_max: Duration::from_secs(5),
             goodbye_wait_max: Duration::from_secs(5),
         }

@@ -1,0 +1,1 @@
+//! Workers in other languages, over one JSON object a line.
