@@ -5,6 +5,7 @@ use std::{ffi::OsString, sync::Arc, time::Duration};
 use anyhow::{Context as _, bail};
 use estafette::{Transport, TransportUrl};
 use estafette_conformance::{AgentProgram, Options, Subject};
+use indicatif::ProgressBar;
 
 use crate::{output, session, session::Session, values};
 
@@ -42,7 +43,11 @@ impl Arguments {
         let subject = Subject::new(connector(&url), url.as_str()).with_agent(agent_program(&url)?);
         let options =
             Options { only, time_max: time_limit, concurrency: concurrency.get(), ..Options::default() };
+        // Seen on a terminal only.
+        let spinner = ProgressBar::new_spinner().with_message("trying out one behaviour after the other");
+        spinner.enable_steady_tick(Duration::from_millis(100));
         let report = estafette_conformance::run(subject, options).await?;
+        spinner.finish_and_clear();
         if session.json() {
             output::print(&report.to_json().to_string())?;
         } else {

@@ -156,6 +156,26 @@ fn what_runs_when_asked_to_stop_may_end_and_the_rest_goes_back() {
 }
 
 #[test]
+fn a_second_signal_kills_what_runs_and_its_message_goes_back() {
+    on_each(|place| {
+        place.ok(&["publish", "--queue", "q", "1"]);
+        let mut command =
+            place.command(&["consume", "q", "--exec", "sleep 1000 > /dev/null & echo $!; wait"]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut id = String::new();
+        output.read_line(&mut id).unwrap();
+        signal(child.id(), Signal::TERM);
+        signal(child.id(), Signal::INT);
+        let run = end(child);
+        assert_eq!(run.status, 0, "{}", run.stderr);
+        assert!(run.stderr.ends_with("0 acked, 0 retried, 0 dead (signal)\n"), "{}", run.stderr);
+        assert!(ends_soon(id.trim()), "process {id} still runs");
+        assert_eq!(place.queue("q")["ready"], 1);
+    });
+}
+
+#[test]
 fn enough_failures_end_it() {
     on_each(|place| {
         let lines = "1\n".repeat(50);

@@ -121,6 +121,9 @@ impl Selection {
             }
         }
         self.check_found(printed as u64)?;
+        if printed == 0 && !session.json() {
+            output::warn(&format!("{} has no such dead letter", self.queue));
+        }
         Ok(bus.close().await?)
     }
 

@@ -40,7 +40,7 @@ impl Board {
     pub(super) fn terminal(messages: u64) -> anyhow::Result<Self> {
         let all = MultiProgress::new();
         let style = |colour: &str| {
-            let template = format!("  {{prefix:<9}} {{bar:20.{colour}/black.bright}}  {{msg}}");
+            let template = format!("  {{prefix:<9}} {{bar:16.{colour}/black.bright}}  {{msg}}");
             Ok::<_, anyhow::Error>(ProgressStyle::with_template(&template)?.progress_chars("━━─"))
         };
         let bar = |name: &'static str, style: ProgressStyle| {
