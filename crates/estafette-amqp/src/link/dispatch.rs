@@ -94,12 +94,14 @@ impl Channels {
     /// Forgets a channel we close; its number is free again after the broker's answer.
     /// False when it has ended already; its number may be another's then.
     pub(crate) fn closing(&mut self, id: u16, entry: &Arc<Entry>) -> bool {
-        match self.entries.get_mut(usize::from(id)) {
-            Some(slot) if matches!(slot, Slot::Open(open) if Arc::ptr_eq(open, entry)) => {
+        let slot = self.entries.get_mut(usize::from(id));
+        let is_it = |slot: &&mut Slot| matches!(&**slot, Slot::Open(open) if Arc::ptr_eq(open, entry));
+        match slot.filter(is_it) {
+            Some(slot) => {
                 *slot = Slot::Closing;
                 true
             }
-            _ => false,
+            None => false,
         }
     }
 
