@@ -21,6 +21,7 @@ use clap::{Parser, Subcommand};
 
 use commands::{
     bench, bridge, completions, conformance, consume, dead, declare, delete, demo, doctor, publish, queues,
+    workers,
 };
 use session::Session;
 
@@ -63,6 +64,7 @@ enum Command {
     Consume(Box<consume::Arguments>),
     Declare(declare::Arguments),
     Queues(queues::Arguments),
+    Workers(workers::Arguments),
     Delete(delete::Arguments),
     Dead(dead::Arguments),
     Bridge(bridge::Arguments),
@@ -86,6 +88,7 @@ impl Command {
             Self::Consume(arguments) => arguments.run(session).await,
             Self::Declare(arguments) => arguments.run(session).await,
             Self::Queues(arguments) => arguments.run(session).await,
+            Self::Workers(arguments) => arguments.run(session).await,
             Self::Delete(arguments) => arguments.run(session).await,
             Self::Dead(arguments) => arguments.run(session).await,
             Self::Bridge(arguments) => arguments.run(session).await,

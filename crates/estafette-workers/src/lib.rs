@@ -64,7 +64,7 @@ mod wire;
 mod worker;
 
 pub use address::{Address, NAME_BYTES_MAX, To};
-pub use builder::{Workers, WorkersBuilder};
+pub use builder::{Output, Workers, WorkersBuilder};
 pub use counters::Counts;
 pub use error::ListenerError;
 pub use group::Group;

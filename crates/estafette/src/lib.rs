@@ -81,3 +81,10 @@ pub mod sql {
     #[doc(inline)]
     pub use estafette_sql::{SqlConfig, SqlTransport};
 }
+
+/// Worker processes of one application: supervised, and talking to each other.
+#[cfg(feature = "workers")]
+pub mod workers {
+    #[doc(inline)]
+    pub use estafette_workers::*;
+}

@@ -12,3 +12,4 @@ pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod publish;
 pub(crate) mod queues;
+pub(crate) mod workers;
