@@ -75,6 +75,7 @@ use std::{
         Arc, Mutex, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
+    time::Instant,
 };
 
 use estafette_core::{
@@ -101,6 +102,8 @@ struct Shared {
     open: Mutex<HashMap<QueueName, Weak<OpenQueue>>>,
     /// Started with the first receiver.
     watcher: OnceLock<Option<Arc<Watcher>>>,
+    /// When temporary queues without an owner are looked for next.
+    orphans_at: Mutex<Option<Instant>>,
     /// Whether this process made a temporary queue, which it must remove.
     has_temporary: AtomicBool,
     closed: AtomicBool,
@@ -122,6 +125,7 @@ impl FileTransport {
             routes: Routes::default(),
             open: Mutex::default(),
             watcher: OnceLock::new(),
+            orphans_at: Mutex::default(),
             has_temporary: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         };

@@ -1,5 +1,10 @@
 //! From messages to lines on their way to queues.
 
+use std::{
+    sync::PoisonError,
+    time::{Duration, Instant},
+};
+
 use estafette_core::{
     Destination, Error, ErrorKind, MessageId, Outgoing, QueueName, QueueSpec, Receipt, Result, Routing,
 };
@@ -11,17 +16,23 @@ use crate::{
     writer::Lines,
 };
 
+/// How often a publisher looks for temporary queues whose process has ended: nobody works off what they get.
+const ORPHANS_EVERY: Duration = Duration::from_secs(10);
+
 /// How often a message is routed anew because a queue was deleted under way.
 const ROUTE_ATTEMPTS_MAX: u32 = 3;
 
 impl Shared {
     /// Stores a batch: one result for each message, in order.
     pub(crate) async fn publish(&self, batch: &[Outgoing]) -> Vec<Result<Receipt>> {
-        if let Err(error) = self.check_open() {
+        if let Err(error) = self.check_open().and_then(|()| self.delete_orphans_now_and_then()) {
             return vec![Err(error); batch.len()];
         }
         let mut results: Vec<Option<Result<Receipt>>> = vec![None; batch.len()];
         for attempt in 1..=ROUTE_ATTEMPTS_MAX {
+            if let Err(error) = self.routes.refresh(&self.store) {
+                return vec![Err(error); batch.len()];
+            }
             let is_last = attempt == ROUTE_ATTEMPTS_MAX;
             self.publish_missing(batch, &mut results, is_last).await;
             if results.iter().all(Option::is_some) {
@@ -30,6 +41,17 @@ impl Shared {
         }
         let missing = || Err(ErrorKind::Engine.into());
         results.into_iter().map(|result| result.unwrap_or_else(missing)).collect()
+    }
+
+    fn delete_orphans_now_and_then(&self) -> Result<()> {
+        let mut at = self.orphans_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if at.is_some_and(|at| now < at) {
+            return Ok(());
+        }
+        *at = Some(now + ORPHANS_EVERY);
+        drop(at);
+        self.delete_orphans()
     }
 
     /// Stores those without a result. A queue that vanished leaves its messages without, unless it `is_last`.
@@ -78,11 +100,12 @@ impl Shared {
         }
         match &outgoing.destination {
             Destination::Queue(name) if outgoing.require_queue => {
-                self.routes.named(&self.store, name)?.ok_or_else(|| error::no_such_queue(name))
+                self.routes.refresh(&self.store)?;
+                self.routes.named(name).ok_or_else(|| error::no_such_queue(name))
             }
             Destination::Queue(name) => self.queue_or_new(name),
             Destination::Topic => {
-                let queues = self.routes.subscribed(&self.store, &outgoing.envelope.topic)?;
+                let queues = self.routes.subscribed(&outgoing.envelope.topic);
                 if queues.is_empty() && outgoing.require_queue {
                     return Err(error::unroutable(&outgoing.envelope.topic));
                 }
@@ -92,7 +115,7 @@ impl Shared {
     }
 
     fn queue_or_new(&self, name: &QueueName) -> Result<Queues> {
-        if let Some(queues) = self.routes.named(&self.store, name)? {
+        if let Some(queues) = self.routes.named(name) {
             return Ok(queues);
         }
         declare::declare(&self.store, &QueueSpec::durable(name.clone())).or_else(|error| {
@@ -102,7 +125,8 @@ impl Shared {
                 _ => Err(error),
             }
         })?;
-        self.routes.named(&self.store, name)?.ok_or_else(|| Error::no_queue(name))
+        self.routes.refresh(&self.store)?;
+        self.routes.named(name).ok_or_else(|| Error::no_queue(name))
     }
 }
 

@@ -162,12 +162,16 @@ impl Routes {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The queues subscribed to a topic.
-    pub(crate) fn subscribed(&self, store: &Store, topic: &Topic) -> Result<Queues> {
+    /// Hears of queues that were made, changed or deleted.
+    pub(crate) fn refresh(&self, store: &Store) -> Result<()> {
+        self.lock().refresh(store)
+    }
+
+    /// The queues subscribed to a topic, as of the last refresh: a batch needs only one.
+    pub(crate) fn subscribed(&self, topic: &Topic) -> Queues {
         let mut table = self.lock();
-        table.refresh(store)?;
         if let Some(queues) = table.by_topic.get(topic) {
-            return Ok(Arc::clone(queues));
+            return Arc::clone(queues);
         }
         let queues: Vec<_> = table.matching(topic).collect();
         let queues = Queues::from(queues);
@@ -175,24 +179,24 @@ impl Routes {
             table.by_topic.clear();
         }
         table.by_topic.insert(topic.clone(), Arc::clone(&queues));
-        Ok(queues)
+        queues
     }
 
-    /// The queue of this name as a set of one; none when there is no such queue.
-    pub(crate) fn named(&self, store: &Store, name: &QueueName) -> Result<Option<Queues>> {
+    /// The queue of this name as a set of one, as of the last refresh; none when there is no such queue.
+    pub(crate) fn named(&self, name: &QueueName) -> Option<Queues> {
         let mut table = self.lock();
-        table.refresh(store)?;
         if let Some(queues) = table.by_name.get(name) {
-            return Ok(Some(Arc::clone(queues)));
+            return Some(Arc::clone(queues));
         }
-        let Some(queue) = table.queues.get(directory_of(name).as_str()) else { return Ok(None) };
+        let queue = table.queues.get(directory_of(name).as_str())?;
         let queues = Queues::from([Arc::clone(queue)]);
         table.by_name.insert(name.clone(), Arc::clone(&queues));
-        Ok(Some(queues))
+        Some(queues)
     }
 
     pub(crate) fn queue(&self, store: &Store, name: &QueueName) -> Result<Arc<Queue>> {
-        let queues = self.named(store, name)?;
+        self.refresh(store)?;
+        let queues = self.named(name);
         queues.and_then(|queues| queues.first().cloned()).ok_or_else(|| Error::no_queue(name))
     }
 

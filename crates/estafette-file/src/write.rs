@@ -25,11 +25,16 @@ use crate::{
 /// How many directories are kept open.
 const OPEN_MAX: usize = 128;
 
+/// How many files are made ahead.
+const SPARE: usize = 2;
+
 type FolderKey = (Arc<str>, Folder);
 
 /// The writer's view of the disk.
 pub(crate) struct Disk {
     folders: HashMap<FolderKey, Arc<OwnedFd>>,
+    /// Files without a name, made while nobody waits: finding a free inode can take longer than writing to it.
+    spare: Vec<OwnedFd>,
     /// Files without a name work here. Not on every file system, and not without `/proc`.
     nameless: bool,
 }
@@ -39,7 +44,7 @@ type Linked = (Arc<OwnedFd>, String);
 
 impl Disk {
     pub(crate) fn new() -> Self {
-        Self { folders: HashMap::new(), nameless: cfg!(target_os = "linux") }
+        Self { folders: HashMap::new(), spare: Vec::new(), nameless: cfg!(target_os = "linux") }
     }
 
     /// Writes all sheets: for each the error, if it failed. Of a failed sheet nothing is left.
@@ -87,7 +92,7 @@ impl Disk {
         let folders = folders.collect::<Result<Vec<_>>>()?;
         let Some(first) = folders.first() else { return Ok(()) };
         if self.nameless {
-            match write_nameless(store, first, &sheet.bytes) {
+            match self.write_nameless(store, &sheet.bytes) {
                 Ok(file) => {
                     let source = format!("/proc/self/fd/{}", file.as_raw_fd());
                     match link_all(CWD, &source, AtFlags::SYMLINK_FOLLOW, (&folders, sheet), links) {
@@ -107,6 +112,23 @@ impl Disk {
         });
         disk::remove_file(&store.tmp, &name).unwrap_or_default();
         self.linked(sheet, written)
+    }
+
+    fn write_nameless(&mut self, store: &Store, bytes: &[u8]) -> Result<OwnedFd, Errno> {
+        let file = match self.spare.pop() {
+            Some(file) => file,
+            None => make_nameless(store)?,
+        };
+        fill(store, &file, bytes)?;
+        Ok(file)
+    }
+
+    /// Makes ready for the next sheets. What does not work now will be reported when it is needed.
+    pub(crate) fn prepare(&mut self, store: &Store) {
+        while self.nameless && self.spare.len() < SPARE {
+            let Ok(file) = make_nameless(store) else { break };
+            self.spare.push(file);
+        }
     }
 
     fn linked(&mut self, sheet: &Sheet, result: Result<(), Errno>) -> Result<()> {
@@ -151,11 +173,9 @@ fn is_gone(folder: &OwnedFd) -> bool {
     fs::fstat(folder).map_or(true, |stat| stat.st_nlink == 0)
 }
 
-fn write_nameless(store: &Store, folder: &OwnedFd, bytes: &[u8]) -> Result<OwnedFd, Errno> {
+fn make_nameless(store: &Store) -> Result<OwnedFd, Errno> {
     let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
-    let file = fs::openat(folder, ".", flags, disk::FILE_MODE)?;
-    fill(store, &file, bytes)?;
-    Ok(file)
+    fs::openat(&store.tmp, ".", flags, disk::FILE_MODE)
 }
 
 fn write_named(store: &Store, name: &str, bytes: &[u8]) -> Result<(), Errno> {

@@ -129,6 +129,7 @@ fn run(store: &Store, shared: &Shared) {
     let mut disk = Disk::new();
     while let Some(requests) = next_requests(shared) {
         commit(store, &mut disk, requests);
+        disk.prepare(store);
     }
 }
 
