@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use estafette_bench::cases::{self, Size};
-use estafette_bench::{Case, Outcome, Settings, json, run, table};
+use estafette_bench::{Case, Outcome, Settings, floor, json, run, table};
 
 /// Runs Estafette beside bare loops, in turns, and prints the ratios.
 ///
@@ -42,6 +42,8 @@ enum Group {
     Sqlite,
     /// Within one process.
     Memory,
+    /// Between worker processes.
+    Workers,
     /// Everything.
     All,
 }
@@ -52,15 +54,30 @@ impl Group {
             Self::File => cases::file::cases(size),
             Self::Sqlite => cases::sqlite::cases(size),
             Self::Memory => cases::memory::cases(size),
-            Self::All => {
-                [Self::File, Self::Sqlite, Self::Memory].iter().flat_map(|group| group.cases(size)).collect()
-            }
+            Self::Workers => cases::workers::cases(size),
+            Self::All => [Self::File, Self::Sqlite, Self::Memory, Self::Workers]
+                .iter()
+                .flat_map(|group| group.cases(size))
+                .collect(),
         }
+    }
+}
+
+/// What a benchmark between processes starts this program for, when it did.
+fn agent() -> Option<anyhow::Result<()>> {
+    let arguments: Vec<String> = std::env::args().collect();
+    match arguments.get(1)?.as_str() {
+        floor::workers::AGENT => Some(floor::workers::echo(arguments.get(2..)?)),
+        cases::workers::AGENT => Some(cases::workers::run(arguments.get(2..)?)),
+        _ => None,
     }
 }
 
 #[allow(clippy::print_stdout, clippy::print_stderr, reason = "a program prints its results")]
 fn main() -> anyhow::Result<ExitCode> {
+    if let Some(outcome) = agent() {
+        return outcome.map(|()| ExitCode::SUCCESS);
+    }
     let Arguments { group, rounds, dir, json: as_json, quick } = Arguments::parse();
     let settings = Settings { rounds, directory: dir };
     let size = if quick { Size::Quick } else { Size::Full };

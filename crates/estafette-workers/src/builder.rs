@@ -35,7 +35,6 @@ pub enum Workers {}
 
 impl Workers {
     /// A group of `count` workers.
-    #[must_use]
     pub fn builder(count: u32) -> WorkersBuilder {
         WorkersBuilder {
             plan: Plan {
@@ -56,7 +55,6 @@ impl Workers {
     }
 
     /// A group of as many workers as this machine runs threads at once.
-    #[must_use]
     pub fn builder_auto() -> WorkersBuilder {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self::builder(u32::try_from(cores).unwrap_or(WORKERS_MAX))

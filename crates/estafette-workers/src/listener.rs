@@ -170,10 +170,13 @@ where
     Arc::new(Typed { decode, function, marker: PhantomData })
 }
 
+/// The listeners of one action, in the order in which they were added.
+type InOrder = Arc<[Arc<dyn Listener>]>;
+
 /// The listeners of a participant.
 #[derive(Default)]
 pub(crate) struct Listeners {
-    by_action: RwLock<HashMap<String, Arc<[Arc<dyn Listener>]>>>,
+    by_action: RwLock<HashMap<String, InOrder>>,
 }
 
 impl Listeners {

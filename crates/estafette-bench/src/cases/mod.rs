@@ -3,6 +3,7 @@
 pub mod file;
 pub mod memory;
 pub mod sqlite;
+pub mod workers;
 
 /// How many messages a job handles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

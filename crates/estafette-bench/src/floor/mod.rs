@@ -5,12 +5,13 @@
 //! power cut, and as consumed when it is gone.
 //!
 //! [`file`]: one file per message. [`log`]: one append-only file. [`sqlite`]: prepared statements over the C
-//! interface. [`memory`]: a bounded channel. All of them carry the same [`body`].
+//! interface. [`memory`]: a bounded channel. [`workers`]: a socket between two processes. All of them carry the same [`body`].
 
 pub mod file;
 pub mod log;
 pub mod memory;
 pub mod sqlite;
+pub mod workers;
 
 /// The size of every body, in bytes.
 pub const BODY_BYTES: usize = 256;

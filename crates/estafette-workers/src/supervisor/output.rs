@@ -31,9 +31,12 @@ pub(super) enum Stream {
     Error,
 }
 
+/// A line with its prefix and its end, and where it belongs.
+type Line = (Stream, Vec<u8>);
+
 /// The outputs of the supervisor, written by a thread: a terminal that is not read must not stop the supervision.
 pub(crate) struct Console {
-    lines: Mutex<Option<mpsc::Sender<(Stream, Vec<u8>)>>>,
+    lines: Mutex<Option<mpsc::Sender<Line>>>,
     written: Mutex<Option<oneshot::Receiver<()>>>,
     output: Output,
 }
@@ -43,7 +46,7 @@ impl Console {
     ///
     /// When no thread can be started.
     pub(super) fn start(output: Output) -> Result<Self> {
-        let (lines, mut waiting) = mpsc::channel::<(Stream, Vec<u8>)>(LINES_WAITING_MAX);
+        let (lines, mut waiting) = mpsc::channel::<Line>(LINES_WAITING_MAX);
         let (done, written) = oneshot::channel();
         let write_all = move || {
             while let Some((stream, line)) = waiting.blocking_recv() {

@@ -56,9 +56,17 @@ async fn works(program: &str, language: &str) {
         group.request::<_, Value>(action, &data, to, SECOND).await
     };
     let greeting = |id: u32| json!(format!("Hello Ann, from {language} worker {id}"));
-    assert_eq!(ask("greet", json!("Ann"), To::One(0)).await.unwrap(), greeting(0), "answers frames with lines");
+    assert_eq!(
+        ask("greet", json!("Ann"), To::One(0)).await.unwrap(),
+        greeting(0),
+        "answers frames with lines"
+    );
     assert_eq!(ask("relay", json!("Ann"), To::One(0)).await.unwrap(), greeting(1), "asks another");
-    assert_eq!(ask("ask", json!("Ann"), To::Process("scheduler")).await.unwrap(), greeting(1), "asked by Rust");
+    assert_eq!(
+        ask("ask", json!("Ann"), To::Process("scheduler")).await.unwrap(),
+        greeting(1),
+        "asked by Rust"
+    );
     assert_eq!(group.send("remember", &"with\na line feed", To::All).await.unwrap(), 2);
     let expected = json!(["Ann was here", "with\na line feed"]);
     assert_eq!(ask("remembered", Value::Null, To::One(1)).await.unwrap(), expected);

@@ -39,16 +39,22 @@ async fn an_outsider_sends_to_all_to_one_to_several_to_any_and_to_a_named_proces
 #[tokio::test]
 async fn a_worker_sends_to_all_with_itself_and_to_others_without() {
     let (stage, group) = Stage::up("chat").await;
-    let tell = async |to: &str| -> String {
-        group.request("tell", &(to, to), To::One(1), SECOND).await.unwrap()
-    };
+    let tell =
+        async |to: &str| -> String { group.request("tell", &(to, to), To::One(1), SECOND).await.unwrap() };
     assert_eq!(tell("all").await, "4");
     assert_eq!(tell("others").await, "3");
     assert_eq!(tell("scheduler").await, "1");
     assert_eq!(tell("any").await, "1");
     let notes = notes(&stage, 9).await;
     let expected = [
-        "0 1 all", "0 1 others", "1 1 all", "2 1 all", "2 1 others", "3 1 all", "3 1 others", "scheduler 1 scheduler",
+        "0 1 all",
+        "0 1 others",
+        "1 1 all",
+        "2 1 all",
+        "2 1 others",
+        "3 1 all",
+        "3 1 others",
+        "scheduler 1 scheduler",
     ];
     for note in expected {
         assert!(notes.iter().any(|found| found == note), "{note} in {notes:?}");
@@ -64,10 +70,13 @@ async fn a_request_gets_the_reply_of_the_listener_and_the_listener_knows_who_ask
     let reply: Value = group.request("ask", &1, To::One(1), SECOND).await.unwrap();
     assert_eq!(reply, json!({ "data": "asked", "from": "1", "here": "1" }), "to itself");
     let replies = group.request_all::<_, Value>("echo", &1, To::All, SECOND).await.unwrap();
-    let from: Vec<String> = replies.iter().map(|(address, reply)| {
-        assert_eq!(reply.as_ref().unwrap()["here"], address.to_string());
-        address.to_string()
-    }).collect();
+    let from: Vec<String> = replies
+        .iter()
+        .map(|(address, reply)| {
+            assert_eq!(reply.as_ref().unwrap()["here"], address.to_string());
+            address.to_string()
+        })
+        .collect();
     assert_eq!(from, ["0", "1", "2", "3"]);
 }
 

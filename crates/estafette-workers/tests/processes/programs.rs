@@ -147,26 +147,28 @@ fn slow() {
     let mut limits = Limits::default();
     limits.send_wait_max = Duration::from_millis(300);
     limits.queue_bytes_max = 64 << 10;
-    builder("slow", 3).limits(limits).run(|worker| async move {
-        listen(&worker);
-        worker.on("flood", |to: u32, context: Context| async move {
-            let text = "x".repeat(1000);
-            for sent in 0..100_000_u32 {
-                // A nap that does not end in time: soon so many wait that nothing more is taken.
-                let slept = context.worker().send("doze", &text, To::One(to)).await;
-                if let Err(error) = slept {
-                    return Ok((sent, error.kind().to_string(), error.report()));
+    builder("slow", 3)
+        .limits(limits)
+        .run(|worker| async move {
+            listen(&worker);
+            worker.on("flood", |to: u32, context: Context| async move {
+                let text = "x".repeat(1000);
+                for sent in 0..100_000_u32 {
+                    // A nap that does not end in time: soon so many wait that nothing more is taken.
+                    let slept = context.worker().send("doze", &text, To::One(to)).await;
+                    if let Err(error) = slept {
+                        return Ok((sent, error.kind().to_string(), error.report()));
+                    }
                 }
-            }
-            Err(Error::new(ErrorKind::Engine, "the flood never met a limit"))
-        });
-        worker.on("doze", |_: String, _: Context| async {
-            tokio::time::sleep(Duration::from_secs(5)).await;
-        });
-        worker.stopping().await;
-        Ok::<_, Error>(())
-    })
-    .unwrap();
+                Err(Error::new(ErrorKind::Engine, "the flood never met a limit"))
+            });
+            worker.on("doze", |_: String, _: Context| async {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+            });
+            worker.stopping().await;
+            Ok::<_, Error>(())
+        })
+        .unwrap();
 }
 
 /// Every worker sends numbered messages to every other without pause until it is to stop.
@@ -178,24 +180,26 @@ fn busy() {
     restart.deaths_max = 1_000_000;
     restart.delay_max = Duration::from_millis(5);
     restart.delay_first = Duration::from_millis(1);
-    builder("busy", 4).restart(restart).run(|worker| async move {
-        let root = root();
-        let here = worker.id().unwrap_or_default();
-        worker.on("number", move |message: Numbered, _: Context| {
-            note(&root, "received", &format!("{here} {} {}", message.to, message.number));
-            std::future::ready(())
-        });
-        worker.on("double", |number: u64, _: Context| async move { Ok::<_, Error>(number * 2) });
-        let mut turn = 0_u64;
-        let stopping = worker.stopping();
-        tokio::pin!(stopping);
-        while futures_util::poll!(&mut stopping).is_pending() {
-            turn += 1;
-            say(&worker, here, turn, NUMBER.fetch_add(1, Ordering::Relaxed)).await?;
-        }
-        Ok::<_, BoxError>(())
-    })
-    .unwrap();
+    builder("busy", 4)
+        .restart(restart)
+        .run(|worker| async move {
+            let root = root();
+            let here = worker.id().unwrap_or_default();
+            worker.on("number", move |message: Numbered, _: Context| {
+                note(&root, "received", &format!("{here} {} {}", message.to, message.number));
+                std::future::ready(())
+            });
+            worker.on("double", |number: u64, _: Context| async move { Ok::<_, Error>(number * 2) });
+            let mut turn = 0_u64;
+            let stopping = worker.stopping();
+            tokio::pin!(stopping);
+            while futures_util::poll!(&mut stopping).is_pending() {
+                turn += 1;
+                say(&worker, here, turn, NUMBER.fetch_add(1, Ordering::Relaxed)).await?;
+            }
+            Ok::<_, BoxError>(())
+        })
+        .unwrap();
 }
 
 async fn say(worker: &Worker, here: u32, turn: u64, number: u64) -> Result<(), BoxError> {
@@ -215,5 +219,6 @@ async fn say(worker: &Worker, here: u32, turn: u64, number: u64) -> Result<(), B
     if start.elapsed() > wait_max + Duration::from_secs(1) {
         note(&root, "wrong", &format!("{here} waited {:?}", start.elapsed()));
     }
-    Ok(tokio::time::sleep(Duration::from_micros(500)).await)
+    tokio::time::sleep(Duration::from_micros(500)).await;
+    Ok(())
 }

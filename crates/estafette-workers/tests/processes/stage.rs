@@ -88,8 +88,7 @@ impl Stage {
 
     /// Waits for the supervisor's end; whether it succeeded.
     pub(crate) async fn ended(&mut self) -> bool {
-        let status =
-            eventually("the supervisor ends", async || self.supervisor.try_wait().unwrap()).await;
+        let status = eventually("the supervisor ends", async || self.supervisor.try_wait().unwrap()).await;
         status.success()
     }
 }

@@ -72,10 +72,8 @@ async fn a_hangup_reloads_without_losing_a_message() {
     let (mut stage, group) = Stage::up("busy").await;
     for _ in 0..3 {
         let sent = stage.text("sent").lines().count();
-        eventually("messages flow", async || {
-            (stage.text("sent").lines().count() > sent + 100).then_some(())
-        })
-        .await;
+        eventually("messages flow", async || (stage.text("sent").lines().count() > sent + 100).then_some(()))
+            .await;
         let before = pids(&group.status().await.unwrap());
         stage.signal(Signal::HUP);
         eventually("every worker was replaced", async || {
@@ -189,7 +187,7 @@ async fn a_worker_that_dies_too_often_stops_the_group_with_what_it_printed_last(
 
 #[tokio::test]
 async fn a_dead_worker_is_down_while_its_next_start_waits_and_messages_to_all_pass_it_by() {
-    let (_stage, group) = Stage::up("chat").await;
+    let (stage, group) = Stage::up("chat").await;
     for _ in 0..6 {
         let pid = eventually("worker 3 runs", async || pid_of(&group, "3").await).await;
         kill(pid).unwrap();
@@ -200,14 +198,10 @@ async fn a_dead_worker_is_down_while_its_next_start_waits_and_messages_to_all_pa
         (status.members[3].presence == Presence::Down).then_some(())
     })
     .await;
-    let fresh = group_again(&_stage).await;
+    let fresh = stage.group().await;
     let start = std::time::Instant::now();
     assert_eq!(fresh.send("note", &"x", To::All).await.unwrap(), 3);
     assert!(start.elapsed() < SECOND, "{:?}", start.elapsed());
-}
-
-async fn group_again(stage: &Stage) -> Group {
-    stage.group().await
 }
 
 #[tokio::test]
