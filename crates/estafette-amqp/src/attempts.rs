@@ -175,7 +175,7 @@ impl Attempts {
             None | Some((0, _)) => return Ok(notes),
             Some((count, _)) => count.min(READ_MAX),
         };
-        // Dropping the channel puts them back where they were.
+        // Should this be cancelled: dropping the channel puts them back where they were.
         let channel = self.desk.channel(Arc::new(Quiet), self.desk.deadline()).await?;
         let calls: Vec<_> =
             (0..count).map(|_| channel.start(|out, id| request::basic_get(out, id, &name))).collect();
@@ -185,10 +185,13 @@ impl Attempts {
             last = Some(note.tag);
             parse(&note.content.body, &mut notes);
         }
-        if let Some(last) = last.filter(|_| count >= TOGETHER_FROM) {
+        let Some(last) = last else { return Ok(notes) };
+        if count >= TOGETHER_FROM {
             let all: Vec<_> = notes.iter().map(|(written, &attempts)| (written.clone(), attempts)).collect();
             self.try_write(queue, &all).await?;
             channel.write(|out, id| request::basic_ack(out, id, last, true));
+        } else {
+            channel.write(|out, id| request::basic_requeue(out, id, last, true));
         }
         Ok(notes)
     }

@@ -41,8 +41,8 @@ pub struct AmqpConfig {
     pub queue_arguments: Vec<(String, Argument)>,
     /// Whether exchanges and queues are made, or must be there and are used as they are. (`declare=passive`)
     pub declaring: Declaring,
-    /// How long a temporary queue outlives its receiver when that ends without closing it; a minute by default.
-    /// (`temporary_expires`)
+    /// How long a temporary queue outlives its receiver when that ends without closing it; half a minute
+    /// by default. (`temporary_expires`)
     pub temporary_expires: Duration,
     /// Whose wire format is written. (`compat`)
     pub compat: Compat,
@@ -172,7 +172,7 @@ impl AmqpConfig {
             queue_type: QueueType::Classic,
             queue_arguments: Vec::new(),
             declaring: Declaring::Active,
-            temporary_expires: Duration::from_secs(60),
+            temporary_expires: Duration::from_secs(30),
             compat: Compat::None,
         }
     }

@@ -49,6 +49,13 @@ impl Graveyard {
         Ok(Self { channel, queue: queue.clone(), left: usize::try_from(count).unwrap_or(usize::MAX) })
     }
 
+    /// Puts everything back that was fetched and not settled, and returns when it is there.
+    async fn put_back(&self) -> Result<()> {
+        // Zero and multiple: everything, also when that is nothing.
+        self.channel.write(|out, id| request::basic_requeue(out, id, 0, true));
+        self.flush().await
+    }
+
     /// The next ones, oldest first; none at the end.
     async fn next(&mut self) -> Result<Vec<Found>> {
         let name = names::dead(self.queue.as_str());
@@ -81,6 +88,7 @@ impl Graveyard {
                 break;
             }
         }
+        self.put_back().await?;
         Ok(query.select(letters.into_iter()).collect())
     }
 
@@ -116,22 +124,13 @@ impl Graveyard {
                 Work::Redrive(publisher) => self.redrive_some(found, publisher).await?,
             };
         }
-        // The channel's close comes after the settlements, on the same connection: nothing is left to wait for but its order.
-        self.flush().await?;
+        self.put_back().await?;
         Ok(done as u64)
     }
 
     /// Waits until the broker has handled everything written so far.
     async fn flush(&self) -> Result<()> {
-        let name = names::dead(self.queue.as_str());
-        let passive = request::DeclareQueue {
-            name: &name,
-            passive: true,
-            durable: false,
-            auto_delete: false,
-            arguments: &[],
-        };
-        self.channel.call(|out, id| request::queue_declare(out, id, &passive)).await.map(drop)
+        self.channel.flush(&names::dead(self.queue.as_str())).await
     }
 
     fn ack(&self, found: &[Found]) {
@@ -175,7 +174,7 @@ impl Graveyard {
         self.ack(&stored);
         match problem {
             Some(error) => {
-                self.flush().await?;
+                self.put_back().await?;
                 Err(error)
             }
             None => Ok(stored.len()),

@@ -40,6 +40,8 @@ pub(crate) struct State {
     /// Counts the channels.
     pub(crate) generation: u64,
     pub(crate) consumer: Option<Consumer>,
+    /// Consumers to be cancelled as soon as they have started.
+    unwanted: Vec<String>,
     /// The broker ended the consumer: the queue is gone.
     pub(crate) cancelled: bool,
     /// Why there is no channel any more.
@@ -58,13 +60,16 @@ pub(crate) struct State {
     pub(crate) received_at: Option<Instant>,
     /// When the watching task looks next; none when it was not told to.
     pub(crate) look_at: Option<Instant>,
-    pub(crate) closing: bool,
+    /// The receiver was dropped without closing it.
+    pub(crate) dropped: bool,
 }
 
 /// A consumer on the broker.
 pub(crate) struct Consumer {
     pub(crate) tag: String,
     pub(crate) prefetch: usize,
+    /// Whether the broker said so. Cancelling one before that crashes the channel in RabbitMQ 3.10.
+    pub(crate) started: bool,
 }
 
 /// Where a delivery is.
@@ -128,6 +133,7 @@ impl State {
         self.generation += 1;
         self.channel = Some(channel);
         self.consumer = None;
+        self.unwanted.clear();
         self.error = None;
         self.first = 1;
         self.slots.clear();
@@ -258,8 +264,25 @@ impl State {
     }
 
     pub(crate) fn end_consumer(&mut self) {
-        if let (Some(consumer), Some(channel)) = (self.consumer.take(), &self.channel) {
+        let (Some(consumer), Some(channel)) = (self.consumer.take(), &self.channel) else { return };
+        if consumer.started {
             channel.write(|out, id| request::basic_cancel(out, id, &consumer.tag, true));
+        } else {
+            self.unwanted.push(consumer.tag);
+        }
+    }
+
+    /// Whether every consumer that was asked for has started.
+    pub(crate) fn has_started(&self) -> bool {
+        self.unwanted.is_empty() && self.consumer.as_ref().is_none_or(|consumer| consumer.started)
+    }
+
+    fn started(&mut self, tag: &str) {
+        if let Some(consumer) = self.consumer.as_mut().filter(|consumer| consumer.tag == tag) {
+            consumer.started = true;
+        } else if let Some(channel) = &self.channel {
+            self.unwanted.retain(|unwanted| unwanted != tag);
+            channel.write(|out, id| request::basic_cancel(out, id, tag, true));
         }
     }
 }
@@ -290,6 +313,13 @@ impl Events for Inbox {
         self.with(|_, state| {
             state.slots.push_back(Slot::Fresh);
             state.fresh.push_back(message);
+        });
+    }
+
+    fn consuming(&self, tag: &str) {
+        self.with(|hold, state| {
+            state.started(tag);
+            hold.changed.notify_one();
         });
     }
 

@@ -5,7 +5,7 @@
 //! | topic | the routing key, on a durable topic exchange named like the topic's first word |
 //! | pattern | a binding; one that begins with a wildcard is bound to `estafette.all`, which every exchange of ours feeds |
 //! | queue | a durable queue (classic or quorum) whose dead letters go to `<queue>.dead` |
-//! | temporary queue | a queue that expires a minute after its last consumer, or when the receiver is closed |
+//! | temporary queue | a queue that expires half a minute after its last consumer, or when the receiver is closed |
 //! | publish | `basic.publish`, mandatory, persistent, confirmed; many in flight |
 //! | send | to the default exchange; the queue is made when the message comes back |
 //! | ack | `basic.ack`, one for everything up to the last when nothing before it is open |

@@ -54,13 +54,14 @@ pub(crate) fn is_waiting(exchange: &str) -> bool {
 
 /// A delay in milliseconds, rounded up to two significant digits so that there are few queues for waiting.
 pub(crate) fn delay_millis(delay: Duration) -> u64 {
-    let exact = u64::try_from(delay.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
+    // What RabbitMQ takes for a TTL at most, some 49 days.
+    let most = u64::from(u32::MAX) - 1;
+    let exact = u64::try_from(delay.as_micros().div_ceil(1000)).unwrap_or(most).min(most);
     let mut unit = 1;
     while exact.div_ceil(unit) > 99 {
         unit *= 10;
     }
-    // What RabbitMQ takes for a TTL at most, some 49 days.
-    (exact.div_ceil(unit) * unit).clamp(1, u64::from(u32::MAX) - 1)
+    (exact.div_ceil(unit) * unit).clamp(1, most)
 }
 
 impl AmqpConfig {
@@ -117,7 +118,7 @@ mod tests {
             (99, 99),
             (100, 100),
             (101, 110),
-            (995, 1000),
+            (991, 1000),
             (30_000, 30_000),
             (86_400_001, 87_000_000),
         ] {

@@ -122,11 +122,11 @@ impl AmqpReceiver {
         let count = u16::try_from(wanted).unwrap_or(u16::MAX);
         let tag = format!("estafette.{}", fastrand::u64(..));
         let queue = self.hold.queue.as_str();
-        // The answers come in their order, or the channel's end does; nobody has to wait for them.
+        // The answer comes, or the channel's end does; nobody has to wait for it.
         drop(channel.start(|out, id| request::basic_qos(out, id, count)));
-        drop(channel.start(|out, id| request::basic_consume(out, id, queue, &tag)));
+        channel.write(|out, id| request::basic_consume(out, id, queue, &tag));
         state.end_consumer();
-        state.consumer = Some(Consumer { tag, prefetch: wanted });
+        state.consumer = Some(Consumer { tag, prefetch: wanted, started: false });
         Ok(true)
     }
 
@@ -329,7 +329,7 @@ impl Drop for AmqpReceiver {
         if !self.closed {
             // The watching task does what closing would have done, and ends.
             let mut state = self.hold.lock();
-            state.closing = true;
+            state.dropped = true;
             drop(state);
             self.settler.delete_at_end(self.lifetime);
             self.hold.watch.notify_one();

@@ -82,21 +82,39 @@ impl AmqpSettler {
 
     /// Ends the consumer and puts back what was fetched and not handed over.
     pub(crate) async fn end_receiving(&self) -> Result<()> {
-        let consumer = {
+        // A broker that does not answer puts everything back itself, sooner or later.
+        drop(tokio::time::timeout(self.shared.config.patience, self.consumer_started()).await);
+        let (consumer, channel) = {
             let mut state = self.hold.lock();
-            state.closing = true;
-            state.consumer.take().zip(state.channel.clone())
+            (state.consumer.take(), state.channel.clone())
         };
-        if let Some((consumer, channel)) = consumer {
-            // After the answer nothing more comes. A channel that broke has put everything back itself.
+        let Some(channel) = channel else { return Ok(()) };
+        let queue = self.hold.queue.as_str();
+        if let Some(consumer) = consumer {
             let cancelled =
                 channel.call(|out, id| request::basic_cancel(out, id, &consumer.tag, false)).await;
-            if cancelled.is_err() {
+            // A delivery may still come after the answer to cancelling, but none after the next.
+            if cancelled.is_err() || channel.flush(queue).await.is_err() {
                 return Ok(());
             }
         }
         self.return_fresh().await;
+        // Whoever looks into the queue now finds there what was put back. A channel that broke has put it back itself.
+        drop(channel.flush(queue).await);
         Ok(())
+    }
+
+    async fn consumer_started(&self) {
+        loop {
+            let changed = self.hold.changed.notified();
+            {
+                let state = self.hold.lock();
+                if state.channel.is_none() || state.has_started() {
+                    return;
+                }
+            }
+            changed.await;
+        }
     }
 
     /// Puts back what was fetched and not handed over, with a note that it was not.

@@ -16,11 +16,11 @@ pub(crate) async fn watch(settler: Weak<AmqpSettler>) {
     let mut closed = false;
     loop {
         let told = hold.watch.notified();
-        let (closing, look_at) = {
+        let (dropped, look_at) = {
             let state = hold.lock();
-            (state.closing, state.look_at)
+            (state.dropped, state.look_at)
         };
-        if closing && !closed {
+        if dropped && !closed {
             closed = true;
             let Some(settler) = settler.upgrade() else { return };
             settler.close_dropped().await;

@@ -12,7 +12,10 @@ use tokio::sync::oneshot;
 use super::{Incoming, Link, dispatch::Events, lock};
 use crate::{
     error,
-    protocol::{Reader, request},
+    protocol::{
+        Reader,
+        request::{self, DeclareQueue},
+    },
 };
 
 /// The header and the body of a message, sharing the memory they were read into.
@@ -149,6 +152,13 @@ impl Channel {
             }
         }
         Call { answer, timeout: self.link.shared.call_timeout }
+    }
+
+    /// Waits until the broker has handled everything written on this channel so far, as far as it concerns `queue`.
+    pub(crate) async fn flush(&self, queue: &str) -> Result<()> {
+        let passive =
+            DeclareQueue { name: queue, passive: true, durable: false, auto_delete: false, arguments: &[] };
+        self.call(|out, id| request::queue_declare(out, id, &passive)).await.map(drop)
     }
 
     /// Appends to what is to be written.

@@ -36,6 +36,11 @@ pub(crate) trait Events: Send + Sync {
         let _ = (tag, multiple, stored);
     }
 
+    /// A consumer has started.
+    fn consuming(&self, tag: &str) {
+        let _ = tag;
+    }
+
     /// The broker ended a consumer: its queue was deleted.
     fn cancelled(&self) {}
 
@@ -237,6 +242,11 @@ impl Dispatch {
                 let mut read = || Ok((reader.u64()?, reader.u8()?));
                 let (tag, bits) = read().map_err(error::malformed)?;
                 entry.events.confirmed(tag, bits & 1 != 0, method == Method::BasicAck);
+            }
+            // The queue answers, not the channel: this may come after the answers to later calls.
+            Method::BasicConsumeOk => {
+                let tag = reader.text().map_err(error::malformed)?;
+                entry.events.consuming(&tag);
             }
             Method::BasicCancel => entry.events.cancelled(),
             Method::ChannelFlow => {
