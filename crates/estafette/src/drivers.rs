@@ -56,6 +56,12 @@ pub const DRIVERS: &[Driver] = &[
         example: "sqlite:./mail.db",
         connect: connect!("sqlite", estafette_sql::connect),
     },
+    Driver {
+        name: "amqp",
+        schemes: &["amqp", "amqps"],
+        example: "amqp://localhost",
+        connect: connect!("amqp", estafette_amqp::connect),
+    },
 ];
 
 /// Connects to the transport a URL names.
