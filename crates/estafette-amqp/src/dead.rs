@@ -3,9 +3,18 @@
 //! They are fetched on a channel of their own; what is not redriven or purged goes back to its place when the channel closes,
 //! also when the caller is cancelled half way. Meanwhile another reader does not see them.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use estafette_core::{DeadLetter, DeadQuery, Error, ErrorKind, QueueName, Reason, Result, Timestamp};
+
+use tokio::time::Instant;
 
 use crate::{
     confirms::Fate,
@@ -22,12 +31,18 @@ use crate::{
 /// How many are asked for at once.
 const CHUNK: usize = 200;
 
+/// How long at most it takes until what was put back is counted again.
+const PUT_BACK: Duration = Duration::from_secs(1);
+
 /// The dead letters of one queue, being looked at.
 pub(crate) struct Graveyard {
     channel: Channel,
     queue: QueueName,
     /// How many there were when it was opened.
     left: usize,
+    opened_with: usize,
+    /// How many were redriven or purged.
+    settled: AtomicUsize,
 }
 
 /// What is done with dead letters.
@@ -46,14 +61,23 @@ struct Found {
 impl Graveyard {
     pub(crate) async fn open(desk: &Desk, queue: &QueueName, count: u32) -> Result<Self> {
         let channel = desk.channel(Arc::new(Quiet), desk.deadline()).await?;
-        Ok(Self { channel, queue: queue.clone(), left: usize::try_from(count).unwrap_or(usize::MAX) })
+        let left = usize::try_from(count).unwrap_or(usize::MAX);
+        let settled = AtomicUsize::new(0);
+        Ok(Self { channel, queue: queue.clone(), left, opened_with: left, settled })
     }
 
     /// Puts everything back that was fetched and not settled, and returns when it is there.
     async fn put_back(&self) -> Result<()> {
         // Zero and multiple: everything, also when that is nothing.
         self.channel.write(|out, id| request::basic_requeue(out, id, 0, true));
-        self.flush().await
+        let name = names::dead(self.queue.as_str());
+        let expected = self.opened_with.saturating_sub(self.settled.load(Ordering::Acquire));
+        let deadline = Instant::now() + PUT_BACK;
+        // A quorum queue answers before it has put them back.
+        while self.channel.look(&name).await? < expected && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
     }
 
     /// The next ones, oldest first; none at the end.
@@ -128,12 +152,8 @@ impl Graveyard {
         Ok(done as u64)
     }
 
-    /// Waits until the broker has handled everything written so far.
-    async fn flush(&self) -> Result<()> {
-        self.channel.flush(&names::dead(self.queue.as_str())).await
-    }
-
     fn ack(&self, found: &[Found]) {
+        self.settled.fetch_add(found.len(), Ordering::AcqRel);
         self.channel.write(|out, id| {
             for found in found {
                 request::basic_ack(out, id, found.incoming.tag, false);

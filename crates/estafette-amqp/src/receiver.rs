@@ -14,6 +14,7 @@ use tokio::{task::AbortHandle, time::Instant};
 use crate::{
     Shared,
     attempts::{Claim, Suspect},
+    config::QueueType,
     envelope, error,
     hold::{Consumer, Handed, Hold, Inbox, State},
     marks,
@@ -115,17 +116,23 @@ impl AmqpReceiver {
             return Ok(false);
         };
         let most = usize::from(self.shared.config.prefetch).min(self.options.unsettled_max).max(1);
-        let wanted = (state.out + max).max(self.ahead).clamp(1, most);
-        if state.consumer.as_ref().is_some_and(|consumer| consumer.prefetch >= wanted) {
+        let wanted = match self.shared.config.queue_type {
+            QueueType::Classic => (state.out + max).max(self.ahead).clamp(1, most),
+            // Replacing a consumer of a quorum queue returns what is on its way to it, and changes the order.
+            QueueType::Quorum => most,
+        };
+        // One that has not started cannot be replaced yet.
+        if state.consumer.as_ref().is_some_and(|consumer| consumer.prefetch >= wanted || !consumer.started) {
             return Ok(true);
         }
+        // In this order: two consumers at once would get the messages in an order of their own.
+        state.end_consumer();
         let count = u16::try_from(wanted).unwrap_or(u16::MAX);
         let tag = format!("estafette.{}", fastrand::u64(..));
         let queue = self.hold.queue.as_str();
         // The answer comes, or the channel's end does; nobody has to wait for it.
         drop(channel.start(|out, id| request::basic_qos(out, id, count)));
         channel.write(|out, id| request::basic_consume(out, id, queue, &tag));
-        state.end_consumer();
         state.consumer = Some(Consumer { tag, prefetch: wanted, started: false });
         Ok(true)
     }

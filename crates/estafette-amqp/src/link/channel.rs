@@ -156,9 +156,15 @@ impl Channel {
 
     /// Waits until the broker has handled everything written on this channel so far, as far as it concerns `queue`.
     pub(crate) async fn flush(&self, queue: &str) -> Result<()> {
+        self.look(queue).await.map(drop)
+    }
+
+    /// How many messages are ready in `queue`, which must exist.
+    pub(crate) async fn look(&self, queue: &str) -> Result<usize> {
         let passive =
             DeclareQueue { name: queue, passive: true, durable: false, auto_delete: false, arguments: &[] };
-        self.call(|out, id| request::queue_declare(out, id, &passive)).await.map(drop)
+        let (ready, _) = self.call(|out, id| request::queue_declare(out, id, &passive)).await?.counts()?;
+        Ok(usize::try_from(ready).unwrap_or(usize::MAX))
     }
 
     /// Appends to what is to be written.
