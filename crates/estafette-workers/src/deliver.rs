@@ -112,8 +112,8 @@ impl Endpoint {
         let peer = self.peer(address);
         loop {
             let link = match peer.link() {
-                Some(link) => link,
-                None => peer.connect(self, deadline).await?,
+                Some(link) if !link.is_closed() => link,
+                _ => peer.connect(self, deadline).await?,
             };
             let ticket = link.pending().register()?;
             match link.put(Some(ticket.id()), parcel)? {
@@ -129,8 +129,8 @@ impl Endpoint {
 
     /// Hands `parcel` over when the peer is connected and has room; whether it did.
     fn hand_over_now(&self, address: &Address, parcel: &Parcel) -> Result<bool> {
-        let Some(link) = self.peer(address).link() else { return Ok(false) };
-        let taken = link.put(None, parcel)? == Put::Taken;
+        let taken =
+            self.with_peer(address, |peer| peer.put(parcel)).unwrap_or(Ok(Put::Closed))? == Put::Taken;
         if taken {
             self.counters.messages_out.count();
         }
@@ -146,10 +146,7 @@ impl Endpoint {
     ) -> Result<()> {
         let peer = self.peer(address);
         loop {
-            let link = match peer.link() {
-                Some(link) => link,
-                None => peer.connect(self, deadline).await?,
-            };
+            let link = peer.connect(self, deadline).await?;
             match link.put(None, parcel)? {
                 Put::Taken => {
                     self.counters.messages_out.count();

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use crate::{
     Address, Context, Worker,
     endpoint::Endpoint,
-    frame::{Action, Body, Frame, Refusal},
+    frame::{Body, Frame, Refusal, View},
 };
 
 /// Where answers go.
@@ -40,38 +40,45 @@ impl Desk {
     }
 
     /// Starts the listeners of a message, or of a request when it has an id.
-    pub(crate) fn take(&mut self, id: Option<u64>, action: Action, body: &Body) {
+    pub(crate) fn take(&mut self, message: View<'_>) {
         self.endpoint.counters.messages_in.count();
+        let Some(listeners) = self.endpoint.listeners.of(message.action) else {
+            return self.unheard(message);
+        };
         let context = Context {
             from: self.from.clone(),
-            action: action.clone(),
+            action: Arc::clone(&listeners.action),
             worker: Worker::of(Arc::clone(&self.endpoint)),
         };
-        let Some(mut running) = self.endpoint.listeners.call(context, body) else {
-            return self.unheard(id, &action);
-        };
+        let mut running = listeners.call(context, message);
+        let (id, action) = (message.id, &listeners.action);
         match poll_once(&mut running) {
-            Poll::Ready(outcome) => settle(&*self.answers, id, &action, outcome),
+            Poll::Ready(outcome) => settle(&*self.answers, id, action, outcome),
             Poll::Pending => {
-                let answers = Arc::clone(&self.answers);
+                let (answers, action) = (Arc::clone(&self.answers), Arc::clone(action));
                 self.waiting.spawn(async move { settle(&*answers, id, &action, running.await) });
             }
         }
     }
 
-    fn unheard(&self, id: Option<u64>, action: &Action) {
+    fn unheard(&self, message: View<'_>) {
         self.endpoint.counters.messages_unheard.count();
-        let who = &self.endpoint.address;
-        tracing::debug!(%who, from = %self.from, action = action.as_str(), "nobody listens for this action");
-        let error =
-            Error::new(ErrorKind::NotFound, format!("nobody listens for {:?} there", action.as_str()));
-        settle(&*self.answers, id, action, Err(error));
+        let (who, action) = (&self.endpoint.address, message.action);
+        tracing::debug!(%who, from = %self.from, action, "nobody listens for this action");
+        let error = Error::new(ErrorKind::NotFound, format!("nobody listens for {action:?} there"));
+        if message.id.is_some() {
+            settle(&*self.answers, message.id, action, Err(error));
+        }
     }
 
     /// Whether so many listeners wait that nothing more should be taken.
     pub(crate) fn is_busy(&mut self) -> bool {
+        let max = self.endpoint.limits.listeners_waiting_max;
+        if self.waiting.len() < max {
+            return false;
+        }
         while self.waiting.try_join_next().is_some() {}
-        self.waiting.len() >= self.endpoint.limits.listeners_waiting_max
+        self.waiting.len() >= max
     }
 
     /// Waits until one of the listeners that wait has ended.
@@ -86,13 +93,13 @@ impl Desk {
     }
 }
 
-fn settle(answers: &dyn Answers, id: Option<u64>, action: &Action, outcome: Result<Body>) {
+fn settle(answers: &dyn Answers, id: Option<u64>, action: &str, outcome: Result<Body>) {
     match (id, outcome) {
         (Some(id), Ok(body)) => answers.answer(Frame::Reply { id, body }),
         (Some(id), Err(error)) => answers.answer(Frame::Failure { id, refusal: Refusal::from(&error) }),
         (None, Ok(_unwanted)) => {}
         (None, Err(error)) => {
-            tracing::warn!(action = action.as_str(), error = %error.report(), "a listener failed");
+            tracing::warn!(action, error = %error.report(), "a listener failed");
         }
     }
 }

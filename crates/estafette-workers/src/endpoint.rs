@@ -2,14 +2,14 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard, atomic::AtomicUsize},
 };
 
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
-    Address, counters::Counters, directory::Directory, inbound::Callers, listener::Listeners,
-    local::LocalLink, members::Members, peer::Peer, settings::Limits,
+    Address, builder::WORKERS_MAX, counters::Counters, directory::Directory, inbound::Callers,
+    listener::Listeners, local::LocalLink, members::Members, peer::Peer, settings::Limits,
 };
 
 /// What one process has in a group; [`Worker`](crate::Worker) is the handle of it.
@@ -29,7 +29,7 @@ pub(crate) struct Endpoint {
     /// Whose turn it is when a message is for anyone.
     pub(crate) turn: AtomicUsize,
     pub(crate) callers: Callers,
-    peers: Mutex<HashMap<Address, Arc<Peer>>>,
+    peers: RwLock<Peers>,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -58,13 +58,13 @@ impl Endpoint {
             ready: watch::Sender::new(false),
             turn: AtomicUsize::new(0),
             callers: Callers::default(),
-            peers: Mutex::default(),
+            peers: RwLock::default(),
             tasks: Mutex::default(),
         });
         let own = Arc::new(LocalLink::new(endpoint.address.clone(), &endpoint.limits));
         endpoint.spawn(Arc::clone(&own).run(Arc::clone(&endpoint)));
         let peer = Arc::new(Peer::with_link(endpoint.address.clone(), own));
-        endpoint.lock_peers().insert(endpoint.address.clone(), peer);
+        endpoint.peers_mut().insert(peer);
         endpoint
     }
 
@@ -77,13 +77,22 @@ impl Endpoint {
 
     /// The peer at `address`, connected or not.
     pub(crate) fn peer(&self, address: &Address) -> Arc<Peer> {
-        let mut peers = self.lock_peers();
-        if let Some(peer) = peers.get(address) {
+        if let Some(peer) = self.with_peer(address, Arc::clone) {
+            return peer;
+        }
+        let mut peers = self.peers_mut();
+        // Somebody may have been faster.
+        if let Some(peer) = peers.find(address) {
             return Arc::clone(peer);
         }
         let peer = Arc::new(Peer::new(address.clone()));
-        peers.insert(address.clone(), Arc::clone(&peer));
+        peers.insert(Arc::clone(&peer));
         peer
+    }
+
+    /// Does something with the peer at `address`, when it is known.
+    pub(crate) fn with_peer<T>(&self, address: &Address, with: impl FnOnce(&Arc<Peer>) -> T) -> Option<T> {
+        self.peers.read().unwrap_or_else(PoisonError::into_inner).find(address).map(with)
     }
 
     /// Takes the supervisor's word for who belongs to the group, and forgets the peers that no longer do.
@@ -91,14 +100,13 @@ impl Endpoint {
         if members.version < self.members.borrow().version {
             return;
         }
-        self.lock_peers()
-            .retain(|address, _| *address == self.address || members.presence(address).is_some());
+        self.peers_mut().retain(|address| *address == self.address || members.presence(address).is_some());
         self.members.send_replace(members);
     }
 
     /// Writes what waits for peers, ends all tasks and with them all connections.
     pub(crate) async fn close(&self) {
-        let peers: Vec<_> = self.lock_peers().values().cloned().collect();
+        let peers: Vec<_> = self.peers_mut().all().cloned().collect();
         let finishing = peers.iter().filter_map(|peer| peer.link()).map(|link| async move {
             link.finish(self).await;
         });
@@ -109,7 +117,58 @@ impl Endpoint {
         self.listeners.clear();
     }
 
-    fn lock_peers(&self) -> MutexGuard<'_, HashMap<Address, Arc<Peer>>> {
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn peers_mut(&self) -> RwLockWriteGuard<'_, Peers> {
+        self.peers.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The peers that were needed so far: workers by their number, which costs less to find than a name.
+#[derive(Default)]
+struct Peers {
+    workers: Vec<Option<Arc<Peer>>>,
+    others: HashMap<Address, Arc<Peer>>,
+}
+
+impl Peers {
+    fn find(&self, address: &Address) -> Option<&Arc<Peer>> {
+        match address {
+            Address::Worker(id) if *id < WORKERS_MAX => {
+                self.workers.get(usize::try_from(*id).ok()?)?.as_ref()
+            }
+            other => self.others.get(other),
+        }
+    }
+
+    fn insert(&mut self, peer: Arc<Peer>) {
+        match (peer.address(), worker_index(peer.address())) {
+            (_, Some(index)) => {
+                self.workers.resize(self.workers.len().max(index + 1), None);
+                if let Some(place) = self.workers.get_mut(index) {
+                    *place = Some(peer);
+                }
+            }
+            (address, None) => {
+                self.others.insert(address.clone(), peer);
+            }
+        }
+    }
+
+    fn retain(&mut self, keep: impl Fn(&Address) -> bool) {
+        for place in &mut self.workers {
+            place.take_if(|peer| !keep(peer.address()));
+        }
+        self.others.retain(|address, _| keep(address));
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Arc<Peer>> {
+        self.workers.iter().flatten().chain(self.others.values())
+    }
+}
+
+/// The place of a worker; none for numbers no group can have, which would make the list of places long.
+fn worker_index(address: &Address) -> Option<usize> {
+    match address {
+        Address::Worker(id) if *id < WORKERS_MAX => usize::try_from(*id).ok(),
+        _ => None,
     }
 }

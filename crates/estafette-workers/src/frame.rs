@@ -59,6 +59,11 @@ pub(crate) struct Body {
 }
 
 impl Body {
+    /// This body as the data of a message.
+    pub(crate) fn view<'a>(&'a self, id: Option<u64>, action: &'a Action) -> View<'a> {
+        View { id, action: action.as_str(), form: self.form, data: &self.data }
+    }
+
     /// The reply of a listener that has nothing to say.
     pub(crate) const NULL: Self = Self { form: Form::Json, data: Bytes::from_static(b"null") };
 }
@@ -173,6 +178,37 @@ pub(crate) fn decode(buffer: &mut BytesMut, bytes_max: usize) -> Result<Option<F
     decode_kind(kind, frame).map(Some)
 }
 
+/// A send, or a request when it has an id, as it lies in a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct View<'a> {
+    pub(crate) id: Option<u64>,
+    pub(crate) action: &'a str,
+    pub(crate) form: Form,
+    pub(crate) data: &'a [u8],
+}
+
+/// Looks at the frame at the start of `buffer` without taking it, when it is whole and a send or a request; with its length.
+///
+/// Most frames are, and their data is only read: taking them out as shared bytes would cost more than reading them does.
+pub(crate) fn view(buffer: &[u8]) -> Option<(View<'_>, usize)> {
+    let (length, rest) = buffer.split_first_chunk::<LENGTH_BYTES>()?;
+    let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+    let (kind, rest) = rest.get(..length)?.split_first()?;
+    let (id, rest) = match *kind {
+        SEND => (None, rest),
+        REQUEST => {
+            let (id, rest) = rest.split_first_chunk::<8>()?;
+            (Some(u64::from_be_bytes(*id)), rest)
+        }
+        _ => return None,
+    };
+    let ([form, action_bytes], rest) = rest.split_first_chunk::<2>()?;
+    let (action, data) = rest.split_at_checked(usize::from(*action_bytes))?;
+    let form = Form::from_byte(*form).ok()?;
+    let action = std::str::from_utf8(action).ok().filter(|action| !action.is_empty())?;
+    Some((View { id, action, form, data }, LENGTH_BYTES + length))
+}
+
 fn decode_kind(kind: u8, mut rest: Bytes) -> Result<Frame> {
     Ok(match kind {
         SEND => {
@@ -198,14 +234,14 @@ fn decode_kind(kind: u8, mut rest: Bytes) -> Result<Frame> {
     })
 }
 
-/// The bytes of a send or a request but for its head, which differs from peer to peer: encoded once for all of them.
-pub(crate) fn encode_rest(action: &str, body: &Body, into: &mut BytesMut) {
+/// The bytes of a send or a request but for its head.
+fn encode_rest(action: &str, body: &Body, into: &mut BytesMut) {
     encode_rest_before_data(action, body.form, into);
     into.put_slice(&body.data);
 }
 
-/// What [`encode_rest`] puts before the data.
-pub(crate) fn encode_rest_before_data(action: &str, form: Form, into: &mut BytesMut) {
+/// What comes before the data in the rest of a frame.
+pub(crate) fn encode_rest_before_data(action: &str, form: Form, into: &mut impl BufMut) {
     into.put_u8(form.byte());
     into.put_u8(u8::try_from(action.len()).unwrap_or(u8::MAX));
     into.put_slice(action.as_bytes());

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 use estafette_core::{Error, ErrorKind, Result};
 use tokio::{
     net::{UnixListener, UnixStream},
@@ -319,20 +319,35 @@ impl Reader<'_> {
     }
 
     async fn take_some(&mut self, decoder: &mut Decoder, desk: &mut Desk) -> Result<()> {
-        while let Some(frame) = decoder.decode(&mut self.buffer)? {
-            match frame {
-                Frame::Send { action, body } => desk.take(None, action, &body),
-                Frame::Request { id, action, body } => desk.take(Some(id), action, &body),
-                _ => return Err(undecodable("a caller sends messages and requests only")),
-            }
-            if desk.is_busy() || self.pipe.waiting_bytes() > self.endpoint.limits.queue_bytes_max {
+        loop {
+            let is_request = match decoder.view(&self.buffer) {
+                Some((message, length)) => {
+                    desk.take(message);
+                    let is_request = message.id.is_some();
+                    self.buffer.advance(length);
+                    is_request
+                }
+                None => match decoder.decode(&mut self.buffer)? {
+                    None => return Ok(()),
+                    Some(Frame::Send { action, body }) => {
+                        desk.take(body.view(None, &action));
+                        false
+                    }
+                    Some(Frame::Request { id, action, body }) => {
+                        desk.take(body.view(Some(id), &action));
+                        true
+                    }
+                    Some(_) => return Err(undecodable("a caller sends messages and requests only")),
+                },
+            };
+            let max = self.endpoint.limits.queue_bytes_max;
+            if desk.is_busy() || (is_request && self.pipe.waiting_bytes() > max) {
                 self.pipe.end_turn();
                 self.pause(desk).await?;
                 self.pipe.begin_turn();
             }
             tokio::task::consume_budget().await;
         }
-        Ok(())
     }
 
     /// Reads nothing until enough listeners have ended and enough answers were taken.

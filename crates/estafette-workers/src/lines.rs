@@ -6,7 +6,7 @@ use estafette_core::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::frame::{Action, Body, Form, Frame, Hello, Refusal, Welcome, undecodable};
+use crate::frame::{Action, Body, Form, Frame, Hello, Refusal, View, Welcome, undecodable};
 
 /// A line, as serde sees it.
 #[derive(Serialize, Deserialize)]
@@ -114,11 +114,11 @@ fn into_frame(line: Line) -> Result<Frame> {
 /// [`ErrorKind::Undecodable`] when a body that should be JSON is none.
 pub(crate) fn encode(frame: &Frame, into: &mut BytesMut) -> Result<()> {
     match frame {
-        Frame::Send { action, body } => encode_message(None, action.as_str(), body, into),
-        Frame::Request { id, action, body } => encode_message(Some(*id), action.as_str(), body, into),
+        Frame::Send { action, body } => encode_message(body.view(None, action), into),
+        Frame::Request { id, action, body } => encode_message(body.view(Some(*id), action), into),
         Frame::Reply { id, body } => {
             into.put_slice(format!("{{\"type\":\"reply\",\"id\":{id}").as_bytes());
-            encode_data(body, into)
+            encode_data(body.form, &body.data, into)
         }
         Frame::Failure { id, refusal: Refusal { kind, message } } => {
             put_line(&Line::Error { id: *id, kind: kind.clone(), message: message.clone() }, into)
@@ -131,30 +131,30 @@ pub(crate) fn encode(frame: &Frame, into: &mut BytesMut) -> Result<()> {
 }
 
 /// Appends a send, or a request when it has an id.
-pub(crate) fn encode_message(id: Option<u64>, action: &str, body: &Body, into: &mut BytesMut) -> Result<()> {
-    let head = match id {
+pub(crate) fn encode_message(message: View<'_>, into: &mut BytesMut) -> Result<()> {
+    let head = match message.id {
         None => "{\"type\":\"send\"".to_owned(),
         Some(id) => format!("{{\"type\":\"request\",\"id\":{id}"),
     };
     into.put_slice(head.as_bytes());
     into.put_slice(b",\"action\":");
-    match serde_json::to_vec(action) {
+    match serde_json::to_vec(message.action) {
         Ok(text) => into.put_slice(&text),
         Err(source) => return Err(Error::new(ErrorKind::InvalidInput, source)),
     }
-    encode_data(body, into)
+    encode_data(message.form, message.data, into)
 }
 
 /// Appends the data and the end of the line.
-fn encode_data(body: &Body, into: &mut BytesMut) -> Result<()> {
-    match body.form {
+fn encode_data(form: Form, data: &[u8], into: &mut BytesMut) -> Result<()> {
+    match form {
         Form::Bytes => {
             into.put_slice(b",\"data_base64\":\"");
-            into.put_slice(STANDARD.encode(&body.data).as_bytes());
+            into.put_slice(STANDARD.encode(data).as_bytes());
             into.put_slice(b"\"}\n");
         }
         Form::Json => {
-            let raw: &RawValue = match serde_json::from_slice(&body.data) {
+            let raw: &RawValue = match serde_json::from_slice(data) {
                 Ok(raw) => raw,
                 Err(source) => return Err(undecodable(format!("a body that is no JSON: {source}"))),
             };

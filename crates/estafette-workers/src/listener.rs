@@ -13,14 +13,14 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     Address, Worker,
-    frame::{Action, Body, Form, undecodable},
+    frame::{Body, Form, View, undecodable},
 };
 
 /// What a listener is told beside the data.
 #[derive(Clone, Debug)]
 pub struct Context {
     pub(crate) from: Address,
-    pub(crate) action: Action,
+    pub(crate) action: Arc<str>,
     pub(crate) worker: Worker,
 }
 
@@ -43,7 +43,7 @@ impl Context {
     /// The action the message was sent under.
     #[must_use]
     pub fn action(&self) -> &str {
-        self.action.as_str()
+        &self.action
     }
 
     /// The worker that listens, to send and ask from within a listener.
@@ -116,12 +116,12 @@ impl<T: Serialize, E: Into<BoxError>> IntoReply for std::result::Result<T, E> {
 
 /// What a listener does with a message, whatever its types.
 pub(crate) trait Listener: Send + Sync {
-    /// Starts to handle `body`. Decoding happens here, handling in the future.
-    fn call(&self, context: Context, body: &Body) -> BoxFuture<'static, Result<Body>>;
+    /// Starts to handle a message. Decoding happens here, handling in the future.
+    fn call(&self, context: Context, message: View<'_>) -> BoxFuture<'static, Result<Body>>;
 }
 
 /// Reads a body as a value.
-type Decode<T> = fn(&Body) -> Result<T>;
+type Decode<T> = fn(Form, &[u8]) -> Result<T>;
 
 struct Typed<T, F> {
     decode: Decode<T>,
@@ -135,29 +135,36 @@ where
     F: Fn(T, Context) -> Fut + Send + Sync,
     Fut: Future<Output: IntoReply> + Send + 'static,
 {
-    fn call(&self, context: Context, body: &Body) -> BoxFuture<'static, Result<Body>> {
-        let value = match (self.decode)(body) {
+    fn call(&self, context: Context, message: View<'_>) -> BoxFuture<'static, Result<Body>> {
+        let value = match (self.decode)(message.form, message.data) {
             Ok(value) => value,
             Err(error) => return std::future::ready(Err(error)).boxed(),
         };
         let running = (self.function)(value, context);
-        async move { running.await.into_reply().map(|reply| reply.0) }.boxed()
+        let guarded = AssertUnwindSafe(running).catch_unwind();
+        let answer = async move {
+            match guarded.await {
+                Ok(output) => output.into_reply().map(|reply| reply.0),
+                Err(_panic) => Err(panicked()),
+            }
+        };
+        answer.boxed()
     }
 }
 
 /// Reads JSON.
-pub(crate) fn decode_json<T: DeserializeOwned>(body: &Body) -> Result<T> {
-    match body.form {
+pub(crate) fn decode_json<T: DeserializeOwned>(form: Form, data: &[u8]) -> Result<T> {
+    match form {
         Form::Json => {
-            serde_json::from_slice(&body.data).map_err(|source| Error::new(ErrorKind::Undecodable, source))
+            serde_json::from_slice(data).map_err(|source| Error::new(ErrorKind::Undecodable, source))
         }
         Form::Bytes => Err(undecodable("a body of bytes where JSON was expected")),
     }
 }
 
 /// Reads a message with its own codec.
-pub(crate) fn decode_message<M: Message>(body: &Body) -> Result<M> {
-    M::decode(&body.data)
+pub(crate) fn decode_message<M: Message>(_form: Form, data: &[u8]) -> Result<M> {
+    M::decode(data)
 }
 
 /// Makes a listener of a function.
@@ -171,71 +178,71 @@ where
 }
 
 /// The listeners of one action, in the order in which they were added.
-type InOrder = Arc<[Arc<dyn Listener>]>;
+pub(crate) struct Audience {
+    pub(crate) action: Arc<str>,
+    listeners: Vec<Arc<dyn Listener>>,
+}
+
+impl Audience {
+    /// Starts every listener; the first one's answer counts.
+    pub(crate) fn call(&self, context: Context, message: View<'_>) -> BoxFuture<'static, Result<Body>> {
+        match &*self.listeners {
+            [only] => start(only, context, message),
+            listeners => {
+                let all: Vec<_> =
+                    listeners.iter().map(|listener| start(listener, context.clone(), message)).collect();
+                futures_util::future::join_all(all).map(first_answer).boxed()
+            }
+        }
+    }
+}
+
+/// The first answer. What the others had to complain about is logged: nobody waits for their answers.
+fn first_answer(answers: Vec<Result<Body>>) -> Result<Body> {
+    let mut answers = answers.into_iter();
+    let first = answers.next();
+    for error in answers.filter_map(Result::err) {
+        tracing::warn!(error = %error.report(), "a further listener failed");
+    }
+    first.unwrap_or(Ok(Body::NULL))
+}
+
+fn start(
+    listener: &Arc<dyn Listener>,
+    context: Context,
+    message: View<'_>,
+) -> BoxFuture<'static, Result<Body>> {
+    // The function may panic before it returns its future.
+    let started = std::panic::catch_unwind(AssertUnwindSafe(|| listener.call(context, message)));
+    started.unwrap_or_else(|_panic| std::future::ready(Err(panicked())).boxed())
+}
 
 /// The listeners of a participant.
 #[derive(Default)]
 pub(crate) struct Listeners {
-    by_action: RwLock<HashMap<String, InOrder>>,
+    by_action: RwLock<HashMap<Arc<str>, Arc<Audience>>>,
 }
 
 impl Listeners {
     /// Adds a listener behind those that listen already.
     pub(crate) fn add(&self, action: &str, listener: Arc<dyn Listener>) {
         let mut by_action = self.by_action.write().unwrap_or_else(PoisonError::into_inner);
-        let before = by_action.get(action).map(|all| all.to_vec()).unwrap_or_default();
-        let all = before.into_iter().chain([listener]).collect();
-        by_action.insert(action.to_owned(), all);
+        let mut listeners =
+            by_action.get(action).map(|audience| audience.listeners.clone()).unwrap_or_default();
+        listeners.push(listener);
+        let action: Arc<str> = action.into();
+        by_action.insert(Arc::clone(&action), Arc::new(Audience { action, listeners }));
+    }
+
+    /// Those who listen for `action`.
+    pub(crate) fn of(&self, action: &str) -> Option<Arc<Audience>> {
+        let by_action = self.by_action.read().unwrap_or_else(PoisonError::into_inner);
+        by_action.get(action).map(Arc::clone)
     }
 
     /// Forgets all listeners.
     pub(crate) fn clear(&self) {
         self.by_action.write().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
-    /// Starts every listener of the context's action; the first one's answer counts. `None` when nobody listens.
-    pub(crate) fn call(&self, context: Context, body: &Body) -> Option<BoxFuture<'static, Result<Body>>> {
-        let all = {
-            let by_action = self.by_action.read().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(by_action.get(context.action())?)
-        };
-        match &*all {
-            [] => None,
-            [only] => Some(call_guarded(only, context, body)),
-            [first, others @ ..] => {
-                let others: Vec<_> =
-                    others.iter().map(|listener| call_guarded(listener, context.clone(), body)).collect();
-                let first = call_guarded(first, context, body);
-                let both = futures_util::future::join(first, futures_util::future::join_all(others));
-                Some(
-                    both.map(|(answer, others)| answer.and_then(|body| report(others).map(|()| body)))
-                        .boxed(),
-                )
-            }
-        }
-    }
-}
-
-/// Logs what the listeners besides the first had to complain about: nobody waits for their answers.
-fn report(others: Vec<Result<Body>>) -> Result<()> {
-    for error in others.into_iter().filter_map(Result::err) {
-        tracing::warn!(error = %error.report(), "a further listener failed");
-    }
-    Ok(())
-}
-
-fn call_guarded(
-    listener: &Arc<dyn Listener>,
-    context: Context,
-    body: &Body,
-) -> BoxFuture<'static, Result<Body>> {
-    let started = std::panic::catch_unwind(AssertUnwindSafe(|| listener.call(context, body)));
-    match started {
-        Ok(running) => {
-            let guarded = AssertUnwindSafe(running).catch_unwind();
-            guarded.map(|outcome| outcome.unwrap_or_else(|_panic| Err(panicked()))).boxed()
-        }
-        Err(_panic) => std::future::ready(Err(panicked())).boxed(),
     }
 }
 

@@ -6,12 +6,10 @@ use bytes::{Buf as _, Bytes, BytesMut};
 
 use crate::{
     frame::{self, Frame},
+    lines,
     socket::Writing,
-    wire::{Parcel, Wire},
+    wire::{Parcel, Rest, Wire},
 };
-
-/// From this size on a parcel is shared with other outboxes rather than copied.
-const SHARED_BYTES_MIN: usize = 16 << 10;
 
 /// How many pieces one write takes.
 const PIECES_MAX: usize = 32;
@@ -42,23 +40,17 @@ impl Outbox {
     ) -> estafette_core::Result<()> {
         match wire {
             Wire::Frames => {
-                let rest = parcel.rest();
-                frame::encode_head(id, rest.len(), &mut self.tail);
-                if rest.len() < SHARED_BYTES_MIN {
-                    self.tail.extend_from_slice(rest);
-                } else {
-                    self.seal(rest.clone());
+                frame::encode_head(id, parcel.len(), &mut self.tail);
+                match parcel.rest() {
+                    Rest::Small(rest) => self.tail.extend_from_slice(rest),
+                    Rest::Large(rest) => self.seal(rest.clone()),
                 }
                 Ok(())
             }
-            Wire::Lines => {
-                let (action, body) = parcel.open()?;
-                let frame = match id {
-                    Some(id) => Frame::Request { id, action, body },
-                    None => Frame::Send { action, body },
-                };
-                self.put_frame(wire, &frame)
-            }
+            Wire::Lines => wire.encode_with(&mut self.tail, |tail| match parcel.view(id) {
+                Some(view) => lines::encode_message(view, tail),
+                None => Err(frame::undecodable("a parcel without an action")),
+            }),
         }
     }
 

@@ -16,9 +16,9 @@ use crate::{
     error::{describe, kind_from_name, system},
     frame::{Frame, Hello, PROTOCOL, undecodable},
     link::{Link, SocketLink},
-    pipe::Pipe,
+    pipe::{Pipe, Put},
     socket::{self, Reading},
-    wire::{Decoder, Wire},
+    wire::{Decoder, Parcel, Wire},
 };
 
 /// How often a peer that does not answer is tried again, unless the supervisor says that something changed.
@@ -41,13 +41,24 @@ impl Peer {
         Self { address, link: RwLock::new(Some(link)), connecting: tokio::sync::Mutex::default() }
     }
 
-    /// The link, when it is open.
-    pub(crate) fn link(&self) -> Option<Arc<dyn Link>> {
-        let link = self.link.read().unwrap_or_else(PoisonError::into_inner);
-        link.as_ref().filter(|link| !link.is_closed()).cloned()
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
     }
 
-    /// The link, opened when it is not; waits for a peer that is being restarted.
+    /// The link there was last, open or not.
+    pub(crate) fn link(&self) -> Option<Arc<dyn Link>> {
+        self.link.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Gives a message to the link there was last; [`Put::Closed`] when there is none.
+    pub(crate) fn put(&self, parcel: &Parcel) -> Result<Put> {
+        match &*self.link.read().unwrap_or_else(PoisonError::into_inner) {
+            Some(link) => link.put(None, parcel),
+            None => Ok(Put::Closed),
+        }
+    }
+
+    /// An open link; waits for a peer that is being restarted.
     ///
     /// # Errors
     ///
@@ -58,7 +69,7 @@ impl Peer {
         let Ok(_connecting) = waiting else { return Err(unreachable(&self.address, None)) };
         let mut members = endpoint.members.subscribe();
         loop {
-            if let Some(link) = self.link() {
+            if let Some(link) = self.link().filter(|link| !link.is_closed()) {
                 return Ok(link);
             }
             check_member(endpoint, &self.address)?;

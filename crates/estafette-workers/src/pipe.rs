@@ -68,7 +68,7 @@ impl Pipe {
     ///
     /// When the peer speaks lines and the body has no JSON form.
     pub(crate) fn put_parcel(&self, id: Option<u64>, parcel: &Parcel) -> Result<Put> {
-        self.put(parcel.rest().len(), |outbox| outbox.put_parcel(self.wire, id, parcel))
+        self.put(parcel.len(), |outbox| outbox.put_parcel(self.wire, id, parcel))
     }
 
     /// Gives a frame to the connection without waiting and whatever waits there already.

@@ -1,11 +1,13 @@
 //! One of the two forms of the protocol, chosen by the first byte a connection carries.
 
+use std::cell::Cell;
+
 use bytes::{Bytes, BytesMut};
 use estafette_core::{Error, ErrorKind, Result};
 use serde::Serialize;
 
 use crate::{
-    frame::{self, Action, Body, Form, Frame},
+    frame::{self, Action, Body, Form, Frame, View},
     lines,
 };
 
@@ -28,14 +30,23 @@ impl Wire {
 
     /// Appends `frame`. On an error nothing is appended.
     pub(crate) fn encode(self, frame: &Frame, into: &mut BytesMut) -> Result<()> {
-        let before = into.len();
-        let encoded = match self {
+        self.encode_with(into, |into| match self {
             Self::Frames => {
                 frame::encode(frame, into);
                 Ok(())
             }
             Self::Lines => lines::encode(frame, into),
-        };
+        })
+    }
+
+    /// Appends what `encode` does. On an error nothing is appended.
+    pub(crate) fn encode_with(
+        self,
+        into: &mut BytesMut,
+        encode: impl FnOnce(&mut BytesMut) -> Result<()>,
+    ) -> Result<()> {
+        let before = into.len();
+        let encoded = encode(into);
         if encoded.is_err() {
             into.truncate(before);
         }
@@ -57,6 +68,16 @@ impl Decoder {
         Self { wire, bytes_max, searched: 0 }
     }
 
+    /// The message or request at the start of `buffer` with its length, when it is whole and can be read where it lies.
+    ///
+    /// `None` says nothing: [`decode`](Self::decode) knows.
+    pub(crate) fn view<'a>(&self, buffer: &'a [u8]) -> Option<(View<'a>, usize)> {
+        if self.wire == Wire::Lines {
+            return None;
+        }
+        frame::view(buffer).filter(|(_, length)| *length <= self.bytes_max)
+    }
+
     /// The next whole frame at the start of `buffer`, if it is there.
     pub(crate) fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Frame>> {
         match self.wire {
@@ -72,11 +93,26 @@ pub(crate) struct Parcel {
     action_bytes: usize,
     form: Form,
     /// Everything of the frame behind its head: form, action, data.
-    rest: Bytes,
+    rest: Rest,
 }
+
+/// Small ones are copied into each queue, large ones are shared between all.
+#[derive(Clone, Debug)]
+pub(crate) enum Rest {
+    Small(Vec<u8>),
+    Large(Bytes),
+}
+
+/// From this size on a parcel is shared.
+const LARGE_BYTES_MIN: usize = 16 << 10;
 
 /// Where the action begins in the rest of a frame.
 const ACTION_AT: usize = 2;
+
+thread_local! {
+    /// The buffer of the last small parcel, for the next one.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 impl Parcel {
     /// `data` as JSON, under `action`.
@@ -87,14 +123,12 @@ impl Parcel {
     /// [`ErrorKind::TooLarge`] above `bytes_max`.
     pub(crate) fn json<T: Serialize + ?Sized>(action: &str, data: &T, bytes_max: usize) -> Result<Self> {
         Action::check(action)?;
-        let mut rest = Vec::with_capacity(512);
-        rest.push(0);
-        rest.push(u8::try_from(action.len()).unwrap_or(u8::MAX));
-        rest.extend_from_slice(action.as_bytes());
+        let mut rest = SPARE.take();
+        frame::encode_rest_before_data(action, Form::Json, &mut rest);
         if let Err(source) = serde_json::to_writer(&mut rest, data) {
             return Err(Error::new(ErrorKind::InvalidInput, source));
         }
-        Self::checked(action.len(), Form::Json, rest.into(), bytes_max)
+        Self::checked(action.len(), Form::Json, rest, bytes_max)
     }
 
     /// A body that is encoded already, under `action`.
@@ -104,31 +138,53 @@ impl Parcel {
     /// [`ErrorKind::InvalidInput`] for an empty or too long action; [`ErrorKind::TooLarge`] above `bytes_max`.
     pub(crate) fn body(action: &str, body: &Body, bytes_max: usize) -> Result<Self> {
         Action::check(action)?;
-        let mut rest = BytesMut::with_capacity(ACTION_AT + action.len() + body.data.len());
-        frame::encode_rest(action, body, &mut rest);
-        Self::checked(action.len(), body.form, rest.freeze(), bytes_max)
+        let mut rest = SPARE.take();
+        frame::encode_rest_before_data(action, body.form, &mut rest);
+        rest.extend_from_slice(&body.data);
+        Self::checked(action.len(), body.form, rest, bytes_max)
     }
 
-    fn checked(action_bytes: usize, form: Form, rest: Bytes, bytes_max: usize) -> Result<Self> {
+    fn checked(action_bytes: usize, form: Form, rest: Vec<u8>, bytes_max: usize) -> Result<Self> {
         // The head within the length: kind and id.
         let bytes = rest.len() + 9;
         if bytes > bytes_max {
             let sentence = format!("a message of {bytes} bytes; the limit is {bytes_max}");
             return Err(Error::new(ErrorKind::TooLarge, sentence));
         }
+        let rest = if rest.len() < LARGE_BYTES_MIN { Rest::Small(rest) } else { Rest::Large(rest.into()) };
         Ok(Self { action_bytes, form, rest })
     }
 
     /// The rest of the frame behind its head.
-    pub(crate) fn rest(&self) -> &Bytes {
+    pub(crate) fn rest(&self) -> &Rest {
         &self.rest
     }
 
-    /// The action and the body, as whoever receives them sees them.
-    pub(crate) fn open(&self) -> Result<(Action, Body)> {
-        let data_at = ACTION_AT + self.action_bytes;
-        let action = Action::new(self.rest.slice(ACTION_AT..data_at))?;
-        Ok((action, Body { form: self.form, data: self.rest.slice(data_at..) }))
+    /// How long the rest is.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes().len()
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match &self.rest {
+            Rest::Small(bytes) => bytes,
+            Rest::Large(bytes) => bytes,
+        }
+    }
+
+    /// The message, or the request when it has an id, as whoever receives it sees it.
+    pub(crate) fn view(&self, id: Option<u64>) -> Option<View<'_>> {
+        let (action, data) = self.bytes().get(ACTION_AT..)?.split_at_checked(self.action_bytes)?;
+        Some(View { id, action: std::str::from_utf8(action).ok()?, form: self.form, data })
+    }
+}
+
+impl Drop for Parcel {
+    fn drop(&mut self) {
+        if let Rest::Small(bytes) = &mut self.rest {
+            bytes.clear();
+            SPARE.set(std::mem::take(bytes));
+        }
     }
 }
 
@@ -175,7 +231,18 @@ mod tests {
             let mut decoder = Decoder::new(wire, 1 << 20);
             prop_assert_eq!(decoder.decode(&mut encoded).unwrap(), None);
             encoded.unsplit(end);
-            prop_assert_eq!(decoder.decode(&mut encoded).unwrap(), Some(frame));
+            let viewed = decoder.view(&encoded).map(|(view, length)| (view.id, view.action.to_owned(), length));
+            let length = encoded.len();
+            let decoded = decoder.decode(&mut encoded).unwrap().unwrap();
+            if wire == Wire::Frames {
+                let expected = match &decoded {
+                    Frame::Send { action, .. } => Some((None, action.as_str().to_owned(), length)),
+                    Frame::Request { id, action, .. } => Some((Some(*id), action.as_str().to_owned(), length)),
+                    _ => None,
+                };
+                prop_assert_eq!(viewed, expected);
+            }
+            prop_assert_eq!(decoded, frame);
             prop_assert!(encoded.is_empty());
         }
 
@@ -184,7 +251,10 @@ mod tests {
             let wire = if lines { Wire::Lines } else { Wire::Frames };
             let mut decoder = Decoder::new(wire, 64);
             let mut buffer = BytesMut::from(&garbage[..]);
-            while let Ok(Some(_)) = decoder.decode(&mut buffer) {}
+            loop {
+                decoder.view(&buffer);
+                let Ok(Some(_)) = decoder.decode(&mut buffer) else { break };
+            }
         }
     }
 
@@ -198,9 +268,8 @@ mod tests {
     #[test]
     fn a_parcel_opens_to_what_was_put_in() {
         let parcel = Parcel::json("job.start", &[1, 2], 1024).unwrap();
-        let (action, body) = parcel.open().unwrap();
-        assert_eq!(action.as_str(), "job.start");
-        assert_eq!(body, Body { form: Form::Json, data: Bytes::from_static(b"[1,2]") });
+        let view = parcel.view(Some(7)).unwrap();
+        assert_eq!(view, View { id: Some(7), action: "job.start", form: Form::Json, data: b"[1,2]" });
         assert!(Parcel::json("", &1, 1024).is_err());
         assert_eq!(Parcel::json("a", &"x".repeat(1024), 1024).unwrap_err().kind(), ErrorKind::TooLarge);
     }

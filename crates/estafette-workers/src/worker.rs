@@ -130,7 +130,8 @@ impl Worker {
         R: DeserializeOwned,
     {
         let parcel = Parcel::json(action, data, self.endpoint.limits.frame_bytes_max)?;
-        decode_json(&self.endpoint.request(&parcel, to, wait_max).await?)
+        let reply = self.endpoint.request(&parcel, to, wait_max).await?;
+        decode_json(reply.form, &reply.data)
     }
 
     /// Asks with a message, under its topic; the reply is JSON.
@@ -144,7 +145,8 @@ impl Worker {
         R: DeserializeOwned,
     {
         let parcel = self.parcel_of(message)?;
-        decode_json(&self.endpoint.request(&parcel, to, wait_max).await?)
+        let reply = self.endpoint.request(&parcel, to, wait_max).await?;
+        decode_json(reply.form, &reply.data)
     }
 
     /// Asks several participants at once; what came in time, or why not, for each of them.
@@ -167,7 +169,7 @@ impl Worker {
         let replies = self.endpoint.request_all(&parcel, to, wait_max).await?;
         Ok(replies
             .into_iter()
-            .map(|(address, reply)| (address, reply.and_then(|body| decode_json(&body))))
+            .map(|(address, reply)| (address, reply.and_then(|body| decode_json(body.form, &body.data))))
             .collect())
     }
 
