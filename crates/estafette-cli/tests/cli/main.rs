@@ -19,5 +19,6 @@ mod help;
 mod look;
 mod mistakes;
 mod processes;
+mod processes_workers;
 mod publish;
 mod queues;

@@ -6,7 +6,7 @@ use std::{collections::HashSet, fs, path::Path};
 
 use estafette_workers::{Group, Presence};
 
-use crate::stage::{Stage, eventually, kill};
+use crate::stage::{Stage, eventually, kill, there};
 
 fn rounds() -> usize {
     if std::env::var_os("ESTAFETTE_TEST_LONG").is_some() { 1000 } else { 30 }
@@ -30,7 +30,7 @@ async fn kill_one(group: &Group, round: usize) {
         kill(pid).unwrap_or_default();
     }
     eventually("the group is whole again", async || {
-        let now = group.status().await.ok()?;
+        let now = there(group.status().await)?;
         let up = now.members.iter().all(|member| member.presence == Presence::Up);
         let replaced = now.members.iter().zip(&status.members).any(|(now, before)| now.pid != before.pid);
         (up && now.members.len() == 4 && replaced).then_some(())

@@ -1,4 +1,4 @@
-//! Workers in other languages, over one JSON object a line.
+//! The examples: workers in Rust, and in other languages over one JSON object a line.
 
 use std::{path::Path, time::Duration};
 
@@ -92,4 +92,22 @@ async fn a_worker_in_python_listens_answers_sends_asks_and_stops() {
 #[tokio::test]
 async fn a_worker_in_node_listens_answers_sends_asks_and_stops() {
     works("node", "Node").await;
+}
+
+#[test]
+fn the_example_in_rust_prints_what_its_header_promises() {
+    // Cargo puts tests into `<profile>/deps` and examples into `<profile>/examples`.
+    let test = std::env::current_exe().unwrap();
+    let program = test.parent().unwrap().parent().unwrap().join("examples/01_workers");
+    let directory = tempfile::Builder::new().prefix("est").tempdir_in("/tmp").unwrap();
+    let output =
+        std::process::Command::new(program).env("XDG_RUNTIME_DIR", directory.path()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut printed: Vec<&str> = text.lines().collect();
+    printed.sort_unstable();
+    let source = std::fs::read_to_string(example("01_workers.rs")).unwrap();
+    let mut promised: Vec<&str> = source.lines().filter_map(|line| line.strip_prefix("//! | ")).collect();
+    promised.sort_unstable();
+    assert_eq!(printed, promised);
 }

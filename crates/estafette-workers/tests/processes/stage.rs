@@ -9,7 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use estafette_core::Result;
 use estafette_workers::{Group, GroupStatus, Presence};
 use rustix::process::{Pid, Signal};
 
@@ -69,13 +68,13 @@ impl Stage {
 
     /// Connects from outside, as soon as the group runs.
     pub(crate) async fn group(&self) -> Group {
-        eventually("the group runs", async || Group::connect_below(&self.root(), "app").await.ok()).await
+        eventually("the group runs", async || there(Group::connect_below(&self.root(), "app").await)).await
     }
 
     /// Waits until every process is up; their state.
     pub(crate) async fn all_up(&self, group: &Group) -> GroupStatus {
         eventually("all processes are up", async || {
-            let status = group.status().await.ok()?;
+            let status = there(group.status().await)?;
             status.members.iter().all(|member| member.presence == Presence::Up).then_some(status)
         })
         .await
@@ -105,6 +104,11 @@ impl Drop for Stage {
     }
 }
 
+/// What came, for [`eventually`]: why it did not come yet is nothing to worry about.
+pub(crate) fn there<T, E>(outcome: Result<T, E>) -> Option<T> {
+    outcome.ok()
+}
+
 /// Tries until it is there.
 pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let start = Instant::now();
@@ -131,7 +135,7 @@ pub(crate) fn pids(status: &GroupStatus) -> Vec<u32> {
 
 /// The process id of one process.
 pub(crate) async fn pid_of(group: &Group, address: &str) -> Option<u32> {
-    let status = group.status().await.ok()?;
+    let status = there(group.status().await)?;
     status.members.iter().find(|member| member.address == address)?.pid
 }
 

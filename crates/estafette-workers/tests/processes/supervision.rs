@@ -7,7 +7,7 @@ use estafette_workers::{Group, Presence, To};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::stage::{Stage, WAIT_MAX, eventually, kill, pid_of, pids, runs};
+use crate::stage::{Stage, WAIT_MAX, eventually, kill, pid_of, pids, runs, there};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -40,7 +40,7 @@ async fn a_killed_worker_is_started_again_and_found_again() {
     let _: Value = group.request("ask", &2, To::One(0), SECOND).await.unwrap();
     kill(before).unwrap();
     let reply: Value = eventually("the new one answers the old one's peers", async || {
-        group.request("ask", &2, To::One(0), SECOND).await.ok()
+        there(group.request("ask", &2, To::One(0), SECOND).await)
     })
     .await;
     assert_eq!(reply["here"], "2");
@@ -79,7 +79,7 @@ async fn a_hangup_reloads_without_losing_a_message() {
         let before = pids(&group.status().await.unwrap());
         stage.signal(Signal::HUP);
         eventually("every worker was replaced", async || {
-            let after = pids(&group.status().await.ok()?);
+            let after = pids(&there(group.status().await)?);
             (after.len() == 4 && after.iter().all(|pid| !before.contains(pid))).then_some(())
         })
         .await;
@@ -104,13 +104,13 @@ async fn scaling_starts_and_stops_workers_and_everybody_learns_of_it() {
     group.scale(6).await.unwrap();
     stage.all_up(&group).await;
     let reply: Value = eventually("a worker reaches the new one", async || {
-        group.request("ask", &5, To::One(0), SECOND).await.ok()
+        there(group.request("ask", &5, To::One(0), SECOND).await)
     })
     .await;
     assert_eq!(reply["here"], "5");
     group.scale(2).await.unwrap();
     eventually("four workers are gone", async || {
-        (group.status().await.ok()?.members.len() == 3).then_some(())
+        (there(group.status().await)?.members.len() == 3).then_some(())
     })
     .await;
     eventually("the others know", async || {
@@ -199,7 +199,7 @@ async fn a_dead_worker_is_down_while_its_next_start_waits_and_messages_to_all_pa
         eventually("it is gone", async || (!runs(pid)).then_some(())).await;
     }
     eventually("it is down", async || {
-        let status = group.status().await.ok()?;
+        let status = there(group.status().await)?;
         (status.members[3].presence == Presence::Down).then_some(())
     })
     .await;
