@@ -11,8 +11,8 @@ use tokio::sync::Notify;
 /// A lease, as a store finds it again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Lease {
-    /// The message's row id.
-    pub(crate) message: i64,
+    /// Which message: the ticket's key.
+    pub(crate) key: u64,
     /// When it ends, in microseconds since 1970.
     end: i64,
     /// When it ended before it was extended the last time: it still does if that transaction failed.
@@ -23,6 +23,11 @@ impl Lease {
     /// The ends it may have, the likelier first.
     pub(crate) fn ends(&self) -> impl Iterator<Item = i64> + use<> {
         [Some(self.end), self.end_before].into_iter().flatten()
+    }
+
+    /// Whether it stands where `other` does, so many keys further.
+    pub(crate) fn follows(&self, other: &Self, offset: u64) -> bool {
+        *self == Self { key: other.key.saturating_add(offset), ..other.clone() }
     }
 }
 
@@ -37,8 +42,8 @@ pub(crate) struct Leases {
 impl Leases {
     /// Adds one that was just claimed.
     pub(crate) fn add(&self, ticket: Ticket) {
-        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        let lease = Lease { message: number(ticket.key), end: number(ticket.fence), end_before: None };
+        let end = i64::try_from(ticket.fence).unwrap_or(i64::MAX);
+        let lease = Lease { key: ticket.key, end, end_before: None };
         self.lock().insert(ticket, lease);
     }
 
@@ -70,7 +75,7 @@ impl Leases {
     /// Notes that a lease which ended at `before` ends at `end` now, unless its transaction fails.
     pub(crate) fn extended(&self, ticket: Ticket, before: i64, end: i64) {
         if let Some(lease) = self.lock().get_mut(&ticket) {
-            *lease = Lease { message: lease.message, end, end_before: Some(before) };
+            *lease = Lease { key: lease.key, end, end_before: Some(before) };
         }
     }
 

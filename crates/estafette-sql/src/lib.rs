@@ -2,11 +2,11 @@
 //!
 //! | our word | in SQLite |
 //! |---|---|
-//! | message | a row of `estafette_message`: the envelope, written and deleted once |
+//! | message | part of a row of `estafette_block`, which holds the envelopes that were published together |
 //! | queue, subscription | rows of `estafette_queue` and `estafette_subscription`; patterns are matched here, not in SQL |
-//! | delivery, lease | a row of `estafette_entry`, sorted by when it is due; a lease is an entry due at its end |
-//! | ticket | the message's row id; the end of the lease is the fence |
-//! | dead letter | a row of `estafette_dead` beside the same envelope |
+//! | delivery, lease | part of a row of `estafette_entry`, which stands for a run of messages and is sorted by when they are due; a lease is an entry due at its end |
+//! | ticket | the block and the line; the end of the lease is the fence |
+//! | dead letter | a row of `estafette_dead` |
 //! | batch | a transaction; whatever waits at the same moment shares one, and its flush |
 //! | wake-up | inside the process directly; across processes the kernel's word that the log was written |
 //!
@@ -21,8 +21,8 @@ compile_error!("estafette-sql needs an engine: enable its feature `sqlite`");
 
 mod admin;
 mod config;
-mod envelope;
 mod error;
+mod frame;
 mod leases;
 mod publisher;
 mod receiver;
@@ -192,3 +192,4 @@ impl Shared {
 
 /// The shortest lease.
 const LEASE_MIN: Duration = Duration::from_millis(1);
+

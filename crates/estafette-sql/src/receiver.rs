@@ -196,13 +196,7 @@ impl Settler for SqlSettler {
         let lease = lease.max(LEASE_MIN);
         let extended =
             self.shared.store.extend(self.queue, Arc::clone(&self.leases), tickets.to_vec(), lease).await;
-        match extended {
-            Ok(held) => held
-                .into_iter()
-                .map(|held| if held { Ok(()) } else { Err(ErrorKind::LeaseLost.into()) })
-                .collect(),
-            Err(error) => vec![Err(error); tickets.len()],
-        }
+        extended.unwrap_or_else(|error| vec![Err(error); tickets.len()])
     }
 
     fn abandon(&self, ticket: Ticket) {

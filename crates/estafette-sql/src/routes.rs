@@ -1,6 +1,6 @@
 //! Which queues a topic goes to: the subscriptions, as they were at one generation.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use estafette_core::{Pattern, Topic};
 
@@ -17,7 +17,7 @@ pub(crate) struct Routes {
     generation: Option<i64>,
     literal: HashMap<String, Vec<QueueId>>,
     wildcard: Vec<(Pattern, QueueId)>,
-    known: HashMap<Topic, Vec<QueueId>>,
+    known: HashMap<Topic, Arc<[QueueId]>>,
 }
 
 impl Routes {
@@ -44,20 +44,21 @@ impl Routes {
     }
 
     /// The queues subscribed to `topic`, each once.
-    pub(crate) fn queues(&mut self, topic: &Topic) -> &[QueueId] {
+    pub(crate) fn queues(&mut self, topic: &Topic) -> Arc<[QueueId]> {
+        if let Some(known) = self.known.get(topic) {
+            return Arc::clone(known);
+        }
         if self.known.len() >= TOPICS_MAX {
             self.known.clear();
         }
-        let Self { literal, wildcard, known, .. } = self;
-        known.entry(topic.clone()).or_insert_with(|| {
-            let mut queues = literal.get(topic.as_str()).cloned().unwrap_or_default();
-            queues.extend(
-                wildcard.iter().filter(|(pattern, _)| pattern.matches(topic)).map(|&(_, queue)| queue),
-            );
-            queues.sort_unstable();
-            queues.dedup();
-            queues
-        })
+        let mut queues = self.literal.get(topic.as_str()).cloned().unwrap_or_default();
+        let wildcard = self.wildcard.iter().filter(|(pattern, _)| pattern.matches(topic));
+        queues.extend(wildcard.map(|&(_, queue)| queue));
+        queues.sort_unstable();
+        queues.dedup();
+        let queues: Arc<[QueueId]> = queues.into();
+        self.known.insert(topic.clone(), Arc::clone(&queues));
+        queues
     }
 }
 
@@ -72,8 +73,8 @@ mod tests {
         let all = vec![(pattern("order.*"), 2), (pattern("order.created"), 2), (pattern("#"), 1)];
         routes.replace(7, all);
         assert!(routes.is_current(7) && !routes.is_current(8));
-        assert_eq!(routes.queues(&Topic::from_static("order.created")), [1, 2]);
-        assert_eq!(routes.queues(&Topic::from_static("invoice")), [1]);
+        assert_eq!(routes.queues(&Topic::from_static("order.created"))[..], [1, 2]);
+        assert_eq!(routes.queues(&Topic::from_static("invoice"))[..], [1]);
         routes.forget();
         assert!(!routes.is_current(7));
     }

@@ -1,41 +1,26 @@
 //! Dead letters: listing, redriving, deleting.
 
-use estafette_core::{DeadLetter, DeadQuery, Envelope, QueueName, Reason, Result, Timestamp};
+use estafette_core::{
+    DeadLetter, DeadQuery, Destination, Envelope, Outgoing, QueueName, Reason, Result, Timestamp, wire,
+};
 
 use super::{
-    columns::{COLUMNS, envelope_columns, read},
-    publish::Entries,
-    session::{Session, corrupt, now},
+    publish::{Batch, publish},
+    raw::Row,
+    session::Session,
 };
-use crate::envelope;
 
 /// The header that counts how often a message was redriven.
 const REDRIVEN: &str = "redriven";
 
-const SELECT: &str = concat!(
-    "SELECT ",
-    envelope_columns!(),
-    ", d.reason, d.error, d.attempts, d.first_failed_at, d.last_failed_at, d.id
-    FROM estafette_dead d CROSS JOIN estafette_message m ON m.id = d.message
-    WHERE d.queue = ?1 AND (?2 IS NULL OR d.reason = ?2) ORDER BY d.id"
-);
-const FIND: &str = concat!(
-    "SELECT ",
-    envelope_columns!(),
-    ", d.queue, d.message FROM estafette_dead d CROSS JOIN estafette_message m ON m.id = d.message
-    WHERE d.id = ?1"
-);
+const SELECT: &str = "SELECT id, envelope, reason, error, attempts, first_failed_at, last_failed_at
+    FROM estafette_dead WHERE queue = ?1 AND (?2 IS NULL OR reason = ?2) ORDER BY id";
+const FIND: &str = "SELECT d.envelope, q.name FROM estafette_dead d JOIN estafette_queue q ON q.id = d.queue
+    WHERE d.id = ?1";
 const DELETE: &str = "DELETE FROM estafette_dead WHERE id = ?1";
-const DELETE_MESSAGE: &str =
-    "DELETE FROM estafette_message WHERE id = (SELECT message FROM estafette_dead WHERE id = ?1)";
-const SET_ATTRIBUTES: &str = "UPDATE estafette_message SET attributes = ?2 WHERE id = ?1";
 
 /// The dead letters that `query` means, oldest first.
-pub(crate) fn list(
-    session: &mut Session<'_>,
-    name: &QueueName,
-    query: &DeadQuery,
-) -> Result<Vec<DeadLetter>> {
+pub(crate) fn list(session: &mut Session<'_>, name: &QueueName, query: &DeadQuery) -> Result<Vec<DeadLetter>> {
     let mut letters = Vec::new();
     walk(session, name, query, |_, letter| letters.push(letter))?;
     Ok(letters)
@@ -61,15 +46,7 @@ fn walk(
         return Ok(());
     }
     session.statement(SELECT)?.query_while(&[queue.into(), reason.into()], |row| {
-        let letter = DeadLetter {
-            envelope: read(row, 0).0,
-            queue: name.clone(),
-            reason: row.text(COLUMNS)?.parse()?,
-            error: row.text(COLUMNS + 1)?.to_owned(),
-            attempts: u32::try_from(row.integer(COLUMNS + 2)).unwrap_or(u32::MAX),
-            first_failed_at: Timestamp::from_micros(row.integer(COLUMNS + 3)),
-            last_failed_at: Timestamp::from_micros(row.integer(COLUMNS + 4)),
-        };
+        let letter = read(row, name)?;
         if !query.matches(&letter) {
             return Ok(true);
         }
@@ -77,37 +54,48 @@ fn walk(
             skip -= 1;
             return Ok(true);
         }
-        each(row.integer(COLUMNS + 5), letter);
+        each(row.integer(0), letter);
         left -= 1;
         Ok(left > 0)
     })
 }
 
+fn read(row: &Row<'_>, name: &QueueName) -> Result<DeadLetter> {
+    Ok(DeadLetter {
+        envelope: envelope(row.bytes(1)),
+        queue: name.clone(),
+        reason: row.text(2)?.parse()?,
+        error: row.text(3)?.to_owned(),
+        attempts: u32::try_from(row.integer(4)).unwrap_or(u32::MAX),
+        first_failed_at: Timestamp::from_micros(row.integer(5)),
+        last_failed_at: Timestamp::from_micros(row.integer(6)),
+    })
+}
+
+/// The envelope of a dead letter; one that somebody damaged is shown as its bytes.
+fn envelope(line: &[u8]) -> Envelope {
+    wire::decode(line).unwrap_or_else(|_damage| Envelope::undecodable(line.to_vec().into()))
+}
+
 /// Puts these dead letters back into their queue, and returns how many there still were.
 pub(crate) fn redrive(session: &mut Session<'_>, ids: &[i64]) -> Result<u64> {
     let (find, delete) = (session.statement(FIND)?, session.statement(DELETE)?);
-    let set_attributes = session.statement(SET_ATTRIBUTES)?;
-    let entries = Entries::new(session)?;
-    let due = now();
-    let mut redriven = 0;
+    let mut letters = Vec::with_capacity(ids.len());
     for &id in ids {
-        let mut found = None;
         find.query(&[id.into()], |row| {
-            let (envelope, damage) = read(row, 0);
-            found = Some((row.integer(COLUMNS), row.integer(COLUMNS + 1), envelope, damage));
+            let mut envelope = envelope(row.bytes(0));
+            count_redrive(&mut envelope)?;
+            letters.push(Outgoing {
+                destination: Destination::Queue(QueueName::try_from(row.text(1)?)?),
+                ..Outgoing::publish(envelope)
+            });
             Ok(())
         })?;
-        let Some((queue, message, mut envelope, damage)) = found else { continue };
-        if let Some(damage) = damage {
-            return Err(corrupt(format!("a dead letter cannot be redriven: {}", damage.report())));
-        }
-        count_redrive(&mut envelope)?;
-        set_attributes.execute(&[message.into(), envelope::encode(&envelope)?.as_deref().into()])?;
-        entries.enter(queue, due, message, envelope.partition_key.as_deref())?;
         delete.execute(&[id.into()])?;
-        redriven += 1;
     }
-    Ok(redriven)
+    let count = letters.len();
+    publish(session, &Batch::new(letters)?)?;
+    Ok(u64::try_from(count).unwrap_or(u64::MAX))
 }
 
 fn count_redrive(envelope: &mut Envelope) -> Result<()> {
@@ -117,10 +105,9 @@ fn count_redrive(envelope: &mut Envelope) -> Result<()> {
 
 /// Deletes these dead letters, and returns how many there still were.
 pub(crate) fn purge(session: &mut Session<'_>, ids: &[i64]) -> Result<u64> {
-    let (message, delete) = (session.statement(DELETE_MESSAGE)?, session.statement(DELETE)?);
+    let delete = session.statement(DELETE)?;
     let mut purged = 0;
     for &id in ids {
-        message.execute(&[id.into()])?;
         purged += u64::from(delete.execute(&[id.into()])? > 0);
     }
     Ok(purged)

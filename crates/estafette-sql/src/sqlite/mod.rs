@@ -6,9 +6,10 @@
 //! Reading order: `schema`, `publish`, `claim`, `settle`, `queues`, `dead`, `owners`; below them `thread`, `session`, `columns`
 //! and `raw`; `watch` notices what other processes wrote.
 
+mod block;
 mod claim;
-mod columns;
 mod dead;
+mod entry;
 mod owners;
 mod publish;
 mod queues;
@@ -39,6 +40,7 @@ pub(crate) use self::{
     watch::watch,
 };
 use self::{
+    publish::Batch,
     queues::Which,
     session::Session,
     thread::{Mode, Thread},
@@ -93,7 +95,8 @@ impl Store {
     }
 
     /// Stores a batch.
-    pub(crate) async fn publish(&self, batch: Vec<Outgoing>) -> Result<Stored> {
+    pub(crate) async fn publish(&self, messages: Vec<Outgoing>) -> Result<Stored> {
+        let batch = Batch::new(messages)?;
         self.writer.run(Mode::Durable, move |session| publish::publish(session, &batch)).await
     }
 
@@ -133,35 +136,41 @@ impl Store {
 
     /// Settles leases: one result for each, in order.
     pub(crate) async fn settle(&self, queue: QueueId, batch: Vec<(Lease, Fate)>) -> Result<Vec<Result<()>>> {
-        self.writer.run(Mode::Durable, move |session| settle::settle(session, queue, &batch)).await
+        let settle = move |session: &mut Session<'_>| settle::settle(session, queue, &batch);
+        self.writer.run(Mode::Durable, settle).await.map(settle::results)
     }
 
     /// Puts a dropped delivery back some time soon, and then calls `finish`.
     pub(crate) fn put_back(&self, queue: QueueId, lease: Lease, finish: impl FnOnce() + Send + 'static) {
         let batch = [(lease, Fate::Dropped)];
-        let run = move |session: &mut Session<'_>| settle::settle(session, queue, &batch).map(|_results| ());
+        let run = move |session: &mut Session<'_>| settle::settle(session, queue, &batch).map(|_ends| ());
         self.writer.post(run, |_outcome| finish());
     }
 
-    /// Makes leases end `lease` from now: for each whether it still held.
+    /// Makes leases end `lease` from now: one result for each, in order.
     pub(crate) async fn extend(
         &self,
         queue: QueueId,
         leases: Arc<Leases>,
         tickets: Vec<Ticket>,
         lease: Duration,
-    ) -> Result<Vec<bool>> {
+    ) -> Result<Vec<Result<()>>> {
         let extend = move |session: &mut Session<'_>| {
             let until = session::now() + lease;
-            let ends = settle::extend(session, queue, &leases.find(&tickets), until)?;
+            let found = leases.find(&tickets);
+            let batch: Vec<(Lease, Fate)> =
+                found.iter().flatten().map(|lease| (lease.clone(), Fate::LeasedUntil(until))).collect();
+            let mut ends = settle::settle(session, queue, &batch)?.into_iter();
+            let ends: Vec<Option<i64>> =
+                found.iter().map(|lease| lease.as_ref().and_then(|_| ends.next().flatten())).collect();
             for (ticket, before) in tickets.iter().zip(&ends) {
                 if let Some(before) = before {
                     leases.extended(*ticket, *before, until.as_micros());
                 }
             }
-            Ok(ends.iter().map(Option::is_some).collect())
+            Ok(ends)
         };
-        self.writer.run(Mode::Relaxed, extend).await
+        self.writer.run(Mode::Relaxed, extend).await.map(settle::results)
     }
 
     /// Deletes a temporary queue of ours.
@@ -238,18 +247,16 @@ impl Store {
     }
 
     async fn remove(&self, name: &QueueName, which: Which) -> Result<u64> {
-        let searched = name.clone();
-        let find = move |session: &mut Session<'_>| {
-            Ok((session.queue(&searched)?, queues::newest_message(session)?))
-        };
+        let name = name.clone();
+        let find = move |session: &mut Session<'_>| Ok((session.queue(&name)?, queues::newest_block(session)?));
         let (queue, newest) = self.writer.run(Mode::Read, find).await?;
         let mut removed = 0;
         loop {
             let remove =
                 move |session: &mut Session<'_>| queues::remove(session, queue, which, newest, CHUNK_MAX);
-            let count = self.writer.run(Mode::Durable, remove).await?;
-            removed += u64::try_from(count).unwrap_or(0);
-            if count < CHUNK_MAX {
+            let (entries, messages) = self.writer.run(Mode::Durable, remove).await?;
+            removed += messages;
+            if entries < CHUNK_MAX {
                 return Ok(removed);
             }
         }
@@ -327,7 +334,6 @@ async fn connect(config: &SqlConfig) -> Result<SqliteConnection> {
         // The application's own tables may have them; ours have none.
         .foreign_keys(false)
         .pragma("cache_size", "-16384")
-        .pragma("wal_autocheckpoint", "4000")
         .disable_statement_logging();
     options.connect().await.map_err(from_sqlx)
 }

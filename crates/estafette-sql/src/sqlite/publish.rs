@@ -1,26 +1,35 @@
-//! Storing messages: an envelope row and an entry row for every queue that takes one.
+//! Storing messages: blocks of envelopes, and for every queue the runs of lines it takes.
 
-use std::rc::Rc;
+use std::{ops::Range, sync::Arc};
 
-use estafette_core::{
-    Destination, Envelope, Error, ErrorKind, Outgoing, QueueName, Receipt, Result, Routing, Timestamp,
-};
+use estafette_core::{Destination, Error, ErrorKind, Outgoing, QueueName, Receipt, Result, Routing};
 
 use super::{
-    columns::Insert,
-    raw::Statement,
-    session::{Session, now},
+    block::{self, Encoded},
+    entry::{Entry, state},
+    session::{Session, integer, now},
 };
 use crate::routes::QueueId;
 
-/// The states of an entry, as stored.
-pub(crate) mod state {
-    /// Never handed over, or put back as if it never was.
-    pub(crate) const FRESH: i64 = 0;
-    /// Handed over before; waits for its turn or for a retry.
-    pub(crate) const STARTED: i64 = 1;
-    /// A consumer holds it, until it is due.
-    pub(crate) const LEASED: i64 = 2;
+/// The most messages, and the most bytes but for its first message, in a block: small, so that a consumer that takes a few
+/// messages at a time does not read much more than them.
+const BLOCK_MESSAGES_MAX: usize = 128;
+const BLOCK_BYTES_MAX: usize = 64 << 10;
+
+/// What is to be stored.
+pub(crate) struct Batch {
+    pub(crate) messages: Vec<Outgoing>,
+    pub(crate) encoded: Encoded,
+}
+
+impl Batch {
+    /// Encodes the envelopes.
+    pub(crate) fn new(messages: Vec<Outgoing>) -> Result<Self> {
+        let mut encoded = Encoded::default();
+        encoded.reserve(messages.iter().map(|message| message.envelope.body.len() + 128).sum());
+        messages.iter().try_for_each(|message| encoded.push(&message.envelope))?;
+        Ok(Self { messages, encoded })
+    }
 }
 
 /// What storing a batch came to.
@@ -31,74 +40,99 @@ pub(crate) struct Stored {
     pub(crate) queues: Vec<QueueId>,
 }
 
-const INSERT_ENTRY: &str = "INSERT INTO estafette_entry (queue, due, message, state, attempt, partition_key)
-    VALUES (?1, ?2, ?3, 0, 0, ?4)";
-
-/// Inserts entries of a transaction.
-pub(crate) struct Entries<'d> {
-    message: Insert<'d>,
-    entry: Rc<Statement<'d>>,
-}
-
-impl<'d> Entries<'d> {
-    pub(crate) fn new(session: &mut Session<'d>) -> Result<Self> {
-        Ok(Self { message: Insert::new(session)?, entry: session.statement(INSERT_ENTRY)? })
-    }
-
-    /// Stores `envelope` in `queue`, to be claimed from `due` on.
-    fn insert(
-        &self,
-        session: &Session<'_>,
-        queue: QueueId,
-        due: Timestamp,
-        envelope: &Envelope,
-    ) -> Result<()> {
-        self.message.insert(envelope)?;
-        self.enter(queue, due, session.last_insert_rowid(), envelope.partition_key.as_deref())
-    }
-
-    /// Enters a stored message into `queue`.
-    pub(crate) fn enter(
-        &self,
-        queue: QueueId,
-        due: Timestamp,
-        message: i64,
-        key: Option<&str>,
-    ) -> Result<()> {
-        self.entry.execute(&[queue.into(), due.as_micros().into(), message.into(), key.into()])?;
-        Ok(())
-    }
-}
-
 /// Stores a batch.
-pub(crate) fn publish(session: &mut Session<'_>, batch: &[Outgoing]) -> Result<Stored> {
+pub(crate) fn publish(session: &mut Session<'_>, batch: &Batch) -> Result<Stored> {
     // Taken inside the transaction: what commits later is due later, so that a queue is first in, first out.
     let now = now();
-    let entries = Entries::new(session)?;
-    let mut stored = Stored { receipts: Vec::with_capacity(batch.len()), queues: Vec::new() };
-    let mut queues = Vec::new();
-    for outgoing in batch {
+    session.refresh_routes()?;
+    let mut stored = Stored { receipts: Vec::with_capacity(batch.messages.len()), queues: Vec::new() };
+    let mut open = Open::default();
+    let mut queues: Arc<[QueueId]> = Arc::default();
+    for (index, outgoing) in batch.messages.iter().enumerate() {
         route(session, outgoing, &mut queues)?;
         stored.receipts.push(receipt(outgoing, queues.len()));
-        for &queue in &queues {
-            entries.insert(session, queue, now + outgoing.delay, &outgoing.envelope)?;
+        if queues.is_empty() || open.is_full(&batch.encoded, index)? {
+            open.store(session, &batch.encoded)?;
+        }
+        let due = (now + outgoing.delay).as_micros();
+        let key = outgoing.envelope.partition_key.as_deref();
+        for &queue in &*queues {
+            open.add(index, queue, due, key);
             if !stored.queues.contains(&queue) {
                 stored.queues.push(queue);
             }
         }
     }
+    open.store(session, &batch.encoded)?;
     Ok(stored)
 }
 
-/// Puts the queues that take `outgoing` into `queues`.
-fn route(session: &mut Session<'_>, outgoing: &Outgoing, queues: &mut Vec<QueueId>) -> Result<()> {
-    queues.clear();
-    match &outgoing.destination {
-        Destination::Topic => {
-            queues.extend_from_slice(session.routes()?.queues(&outgoing.envelope.topic));
+/// A block in the making.
+#[derive(Default)]
+struct Open {
+    messages: Range<usize>,
+    runs: Vec<Entry>,
+}
+
+impl Open {
+    /// Whether the message at `index` is to begin a new block.
+    fn is_full(&self, encoded: &Encoded, index: usize) -> Result<bool> {
+        if self.messages.is_empty() {
+            return Ok(false);
         }
-        Destination::Queue(name) => queues.push(find_or_create(session, name)?),
+        Ok(self.messages.len() >= BLOCK_MESSAGES_MAX
+            || encoded.lines(self.messages.start..index + 1)?.len() > BLOCK_BYTES_MAX)
     }
+
+    /// Adds the message at `index`, the next one, to what `queue` takes.
+    fn add(&mut self, index: usize, queue: QueueId, due: i64, key: Option<&str>) {
+        if self.messages.is_empty() {
+            self.messages.start = index;
+        }
+        self.messages.end = index + 1;
+        let line = integer(index - self.messages.start);
+        let run = self.runs.iter_mut().rev().find(|run| run.queue == queue);
+        match run {
+            Some(run) if key.is_none() && run.key.is_none() && run.due == due && run.last == line - 1 => {
+                run.last = line;
+            }
+            _ => self.runs.push(Entry {
+                queue,
+                due,
+                block: 0,
+                first: line,
+                last: line,
+                state: state::FRESH,
+                attempt: 0,
+                place: None,
+                key: key.map(Into::into),
+                first_failed_at: None,
+                last_error: None,
+            }),
+        }
+    }
+
+    /// Stores it and begins the next.
+    fn store(&mut self, session: &mut Session<'_>, encoded: &Encoded) -> Result<()> {
+        let Self { messages, runs } = std::mem::take(self);
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let block = block::insert(session, encoded.lines(messages)?, runs.iter().map(Entry::count).sum())?;
+        for run in runs {
+            Entry { block, ..run }.insert(session)?;
+        }
+        Ok(())
+    }
+}
+
+/// Puts the queues that take `outgoing` into `queues`.
+fn route(session: &mut Session<'_>, outgoing: &Outgoing, queues: &mut Arc<[QueueId]>) -> Result<()> {
+    *queues = match &outgoing.destination {
+        Destination::Topic => session.routes().queues(&outgoing.envelope.topic),
+        Destination::Queue(name) if outgoing.require_queue => session.find_queue(name)?.into_iter().collect(),
+        Destination::Queue(name) => Arc::new([find_or_create(session, name)?]),
+    };
     Ok(())
 }
 
@@ -106,7 +140,10 @@ fn receipt(outgoing: &Outgoing, queues: usize) -> Result<Receipt> {
     let routing = Routing::to_queues(queues);
     let envelope = &outgoing.envelope;
     if outgoing.require_queue && !routing.is_routed() {
-        let sentence = format!("no queue is subscribed to {}", envelope.topic);
+        let sentence = match &outgoing.destination {
+            Destination::Topic => format!("no queue is subscribed to {}, and one was required", envelope.topic),
+            Destination::Queue(name) => format!("queue {name} does not exist, and it was required to"),
+        };
         return Err(Error::new(ErrorKind::Unroutable, sentence));
     }
     Ok(Receipt { id: envelope.id.clone(), routing })

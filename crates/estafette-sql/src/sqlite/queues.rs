@@ -1,10 +1,16 @@
 //! Queues and subscriptions: declaring, deleting, counting.
 
+use std::collections::HashMap;
+
 use estafette_core::{
-    Error, ErrorKind, Lifetime, MessageId, Pattern, QueueName, QueueSpec, QueueStatus, Result,
+    Envelope, Error, ErrorKind, Lifetime, MessageId, Pattern, QueueName, QueueSpec, QueueStatus, Result,
 };
 
-use super::session::{Session, count, now};
+use super::{
+    block::{self, Damage, Lines},
+    entry::{Entry, entry_columns},
+    session::{Session, count, integer, now},
+};
 use crate::routes::QueueId;
 
 /// Makes sure the queue and its subscriptions exist. `owner` is who owns it when it is temporary.
@@ -61,21 +67,42 @@ pub(crate) fn unsubscribe(session: &mut Session<'_>, name: &QueueName, pattern: 
 
 /// Deletes a queue whose messages are few or gone, with everything that belongs to it.
 pub(crate) fn delete(session: &mut Session<'_>, queue: QueueId) -> Result<()> {
-    let queue = [queue.into()];
+    let mut entries = Vec::new();
+    session.statement(SELECT_ALL)?.query(&[queue.into()], |row| {
+        entries.push(Entry::read(row)?);
+        Ok(())
+    })?;
+    for entry in &entries {
+        remove_entry(session, entry)?;
+    }
     for sql in [
-        "DELETE FROM estafette_message WHERE id IN (SELECT message FROM estafette_entry WHERE queue = ?1)",
-        "DELETE FROM estafette_message WHERE id IN (SELECT message FROM estafette_dead WHERE queue = ?1)",
-        "DELETE FROM estafette_entry WHERE queue = ?1",
         "DELETE FROM estafette_dead WHERE queue = ?1",
         "DELETE FROM estafette_subscription WHERE queue = ?1",
         "DELETE FROM estafette_queue WHERE id = ?1",
     ] {
-        session.statement(sql)?.execute(&queue)?;
+        session.statement(sql)?.execute(&[queue.into()])?;
     }
     session.change_generation()
 }
 
-/// Which entries to remove.
+const SELECT_ALL: &str = concat!("SELECT ", entry_columns!(), " FROM estafette_entry e WHERE e.queue = ?1");
+const SELECT_SOME: &str = concat!(
+    "SELECT ",
+    entry_columns!(),
+    " FROM estafette_entry e WHERE e.queue = ?1 AND e.block <= ?2 AND NOT (e.state = 2 AND e.due > ?3) LIMIT ?4"
+);
+const SELECT_DELAYED: &str = concat!(
+    "SELECT ",
+    entry_columns!(),
+    " FROM estafette_entry e WHERE e.queue = ?1 AND e.due > ?2 AND e.state = 0"
+);
+
+fn remove_entry(session: &mut Session<'_>, entry: &Entry) -> Result<()> {
+    entry.delete(session)?;
+    block::let_go(session, entry.block, entry.count())
+}
+
+/// Which messages to remove.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Which {
     /// Those nobody holds.
@@ -84,68 +111,62 @@ pub(crate) enum Which {
     All,
 }
 
-/// The row id of the newest message, so that what comes later is left alone.
-pub(crate) fn newest_message(session: &mut Session<'_>) -> Result<i64> {
-    Ok(session.statement("SELECT max(id) FROM estafette_message")?.integer(&[])?.unwrap_or(0))
+/// The newest block, so that what comes later is left alone.
+pub(crate) fn newest_block(session: &mut Session<'_>) -> Result<i64> {
+    Ok(session.statement("SELECT max(id) FROM estafette_block")?.integer(&[])?.unwrap_or(0))
 }
 
-/// Removes at most `max` messages of a queue that are not newer than `newest`, and returns how many.
+/// Removes messages of a queue from blocks not newer than `newest`, at most `entries_max` entries of them. Returns how many
+/// entries and how many messages.
 pub(crate) fn remove(
     session: &mut Session<'_>,
     queue: QueueId,
     which: Which,
     newest: i64,
-    max: usize,
-) -> Result<usize> {
-    let select = session.statement(
-        "SELECT due, message FROM estafette_entry
-        WHERE queue = ?1 AND message <= ?2 AND NOT (state = 2 AND due > ?3) ORDER BY due, message LIMIT ?4",
-    )?;
+    entries_max: usize,
+) -> Result<(usize, u64)> {
     // Everything is free at the end of time.
     let free_at = if which == Which::All { i64::MAX } else { now().as_micros() };
-    let mut found = Vec::new();
-    select.query(
-        &[queue.into(), newest.into(), free_at.into(), super::session::integer(max).into()],
-        |row| {
-            found.push((row.integer(0), row.integer(1)));
-            Ok(())
-        },
-    )?;
-    let entry =
-        session.statement("DELETE FROM estafette_entry WHERE queue = ?1 AND due = ?2 AND message = ?3")?;
-    let envelope = session.statement("DELETE FROM estafette_message WHERE id = ?1")?;
-    for &(due, message) in &found {
-        entry.execute(&[queue.into(), due.into(), message.into()])?;
-        envelope.execute(&[message.into()])?;
+    let values = [queue, newest, free_at, integer(entries_max)].map(Into::into);
+    let mut entries = Vec::new();
+    session.statement(SELECT_SOME)?.query(&values, |row| {
+        entries.push(Entry::read(row)?);
+        Ok(())
+    })?;
+    let mut messages = 0;
+    for entry in &entries {
+        remove_entry(session, entry)?;
+        messages += count(entry.count());
     }
-    Ok(found.len())
+    Ok((entries.len(), messages))
 }
 
 /// Deletes a message that waits for its time and was never handed over; false when there is none.
 pub(crate) fn cancel(session: &mut Session<'_>, name: &QueueName, id: &MessageId) -> Result<bool> {
     let queue = session.queue(name)?;
-    let select = session.statement(
-        "SELECT e.due, e.message FROM estafette_entry e CROSS JOIN estafette_message m ON m.id = e.message
-        WHERE e.queue = ?1 AND e.due > ?2 AND e.state = 0 AND m.message_id = ?3 LIMIT 1",
-    )?;
-    let mut found = None;
-    let id = id.to_string();
-    select.query(&[queue.into(), now().as_micros().into(), id.as_str().into()], |row| {
-        found = Some((row.integer(0), row.integer(1)));
+    let mut entries = Vec::new();
+    session.statement(SELECT_DELAYED)?.query(&[queue.into(), now().as_micros().into()], |row| {
+        entries.push(Entry::read(row)?);
         Ok(())
     })?;
-    let Some((due, message)) = found else { return Ok(false) };
-    let entry =
-        session.statement("DELETE FROM estafette_entry WHERE queue = ?1 AND due = ?2 AND message = ?3")?;
-    entry.execute(&[queue.into(), due.into(), message.into()])?;
-    session.statement("DELETE FROM estafette_message WHERE id = ?1")?.execute(&[message.into()])?;
-    Ok(true)
+    let mut lines = Lines::default();
+    for entry in entries {
+        let envelopes = lines.read(session, entry.block, (entry.first, entry.last))?;
+        let is_meant = |envelope: &Result<Envelope, Damage>| matches!(envelope, Ok(envelope) if envelope.id == *id);
+        if let Some(offset) = envelopes.iter().position(is_meant) {
+            let line = entry.first + integer(offset);
+            let run = entry.cut(session, line, line)?;
+            block::let_go(session, run.block, run.count())?;
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Every queue and what is in it, by name; or only the queue of that row id.
 pub(crate) fn statuses(session: &mut Session<'_>, only: Option<QueueId>) -> Result<Vec<QueueStatus>> {
     let only = only.into();
-    let mut all: std::collections::HashMap<QueueId, QueueStatus> = std::collections::HashMap::new();
+    let mut all: HashMap<QueueId, QueueStatus> = HashMap::new();
     session.statement("SELECT id, name, owner FROM estafette_queue WHERE ?1 IS NULL OR id = ?1")?.query(
         &[only],
         |row| {
@@ -171,10 +192,13 @@ pub(crate) fn statuses(session: &mut Session<'_>, only: Option<QueueId>) -> Resu
 
 fn count_entries(
     session: &mut Session<'_>,
-    all: &mut std::collections::HashMap<QueueId, QueueStatus>,
+    all: &mut HashMap<QueueId, QueueStatus>,
 ) -> Result<()> {
     let entries = session.statement(
-        "SELECT count(*), sum(due <= ?2), sum(state = 2 AND due > ?2), sum(state = 1 AND due > ?2)
+        "SELECT sum(last - first + 1),
+            sum((due <= ?2) * (last - first + 1)),
+            sum((state = 2 AND due > ?2) * (last - first + 1)),
+            sum((state = 1 AND due > ?2) * (last - first + 1))
         FROM estafette_entry WHERE queue = ?1",
     )?;
     let dead = session.statement("SELECT count(*) FROM estafette_dead WHERE queue = ?1")?;

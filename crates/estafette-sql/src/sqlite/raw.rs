@@ -113,6 +113,12 @@ impl<'v> From<&'v str> for Value<'v> {
     }
 }
 
+impl<'v> From<&'v [u8]> for Value<'v> {
+    fn from(value: &'v [u8]) -> Self {
+        Self::Blob(value)
+    }
+}
+
 impl<'v, T: Into<Value<'v>>> From<Option<T>> for Value<'v> {
     fn from(value: Option<T>) -> Self {
         value.map_or(Self::Null, Into::into)

@@ -1,9 +1,11 @@
 //! The tables, and how a database gets them.
 //!
 //! Every name begins with `estafette_`, so that the tables can live in the application's own database. What a queue holds
-//! is split in two: `estafette_message` is the envelope, written once and deleted once; `estafette_entry` is the small part that
-//! changes as a message is claimed and retried, kept in the very order in which it is claimed. So claiming is a range of one
-//! tree, and moves no body, however large.
+//! is split in two. `estafette_block` holds envelopes, as many as were published together, written once and deleted once: a
+//! row for each would cost more than everything else. `estafette_entry` is the small part that changes as messages are claimed,
+//! retried and settled; one row stands for a whole run of a block's messages as long as they share their fate, and falls
+//! apart when they do not. Entries are kept in the very order in which they are claimed. So claiming is a range of one tree,
+//! touches one row for many messages, and moves no body, however large.
 
 use std::time::Duration;
 
@@ -38,43 +40,45 @@ CREATE TABLE estafette_subscription (
     PRIMARY KEY (queue, pattern)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE estafette_message (
+-- Messages as they were published together, one envelope after the other.
+CREATE TABLE estafette_block (
     id INTEGER PRIMARY KEY,
-    message_id TEXT NOT NULL,
-    topic TEXT NOT NULL,
-    source TEXT NOT NULL,
-    time INTEGER NOT NULL,
-    content_type TEXT,
-    partition_key TEXT,
-    expires_at INTEGER,
-    -- The other attributes and the headers, as JSON; null when there are none.
-    attributes TEXT,
-    body BLOB NOT NULL
+    envelopes BLOB NOT NULL
 ) STRICT;
 
+-- How many messages of a block are still in some queue; no row means one.
+CREATE TABLE estafette_left (
+    block INTEGER PRIMARY KEY,
+    messages INTEGER NOT NULL
+) STRICT;
+
+-- Messages of a queue that share everything below: a run of the lines of a block, counted from 0.
 CREATE TABLE estafette_entry (
     queue INTEGER NOT NULL,
-    -- When it may be claimed (again), in microseconds since 1970. While it is leased this is the end of the lease, and the
-    -- fence too: no two hand-overs of a message end at the same time.
+    -- When they may be claimed (again), in microseconds since 1970. While they are leased this is the end of the lease, and
+    -- the fence too: no two hand-overs of a message end at the same time.
     due INTEGER NOT NULL,
-    message INTEGER NOT NULL,
+    block INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
     -- 0 fresh, 1 handed over before, 2 leased.
     state INTEGER NOT NULL,
     attempt INTEGER NOT NULL,
-    -- What `due` was before it was claimed: where it goes when it is put back.
+    -- What `due` was before they were claimed: where they go when they are put back.
     place INTEGER,
+    -- A message with a key is a run of its own.
     partition_key TEXT,
     first_failed_at INTEGER,
     last_error TEXT,
-    PRIMARY KEY (queue, due, message)
+    PRIMARY KEY (queue, due, block, first)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX estafette_entry_key ON estafette_entry (queue, partition_key, message, state)
+CREATE INDEX estafette_entry_key ON estafette_entry (queue, partition_key, block, first, state)
     WHERE partition_key IS NOT NULL;
 
 CREATE TABLE estafette_dead (
     id INTEGER PRIMARY KEY,
     queue INTEGER NOT NULL,
-    message INTEGER NOT NULL,
+    envelope BLOB NOT NULL,
     reason TEXT NOT NULL,
     error TEXT NOT NULL,
     attempts INTEGER NOT NULL,

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, rc::Rc};
 
-use estafette_core::{Durability, Error, ErrorKind, Pattern, QueueName, Result, Timestamp};
+use estafette_core::{Durability, Error, Pattern, QueueName, Result, Timestamp};
 
 use super::raw::{Database, Statement};
 use crate::routes::{QueueId, Routes};
@@ -84,8 +84,8 @@ impl<'d> Session<'d> {
         Ok(self.statement("PRAGMA data_version")?.integer(&[])?.unwrap_or(0))
     }
 
-    /// The subscriptions as of this transaction.
-    pub(crate) fn routes(&mut self) -> Result<&mut Routes> {
+    /// Makes [`routes`](Self::routes) those of this transaction.
+    pub(crate) fn refresh_routes(&mut self) -> Result<()> {
         let generation =
             self.statement("SELECT generation FROM estafette_schema")?.integer(&[])?.unwrap_or(0);
         if !self.routes.is_current(generation) {
@@ -97,7 +97,12 @@ impl<'d> Session<'d> {
             })?;
             self.routes.replace(generation, all);
         }
-        Ok(&mut self.routes)
+        Ok(())
+    }
+
+    /// The subscriptions as they were last read.
+    pub(crate) fn routes(&mut self) -> &mut Routes {
+        &mut self.routes
     }
 
     /// Says that queues or subscriptions changed.
@@ -131,9 +136,4 @@ pub(crate) fn integer(number: impl TryInto<i64>) -> i64 {
 /// A count that SQLite kept.
 pub(crate) fn count(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
-}
-
-/// The error for a row whose values are none of ours.
-pub(crate) fn corrupt(sentence: String) -> Error {
-    Error::new(ErrorKind::Corrupt, sentence)
 }

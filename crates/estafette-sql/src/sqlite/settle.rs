@@ -1,97 +1,144 @@
-//! Settling: what becomes of leased entries. A lease is found by where it stands: queue, end of the lease, message.
+//! Settling: what becomes of leased messages. A lease is found by where it stands: queue, its end, block and line.
 
 use std::time::Duration;
 
-use estafette_core::{ErrorKind, Failure, Outcome, Result, Timestamp};
+use estafette_core::{Envelope, ErrorKind, Failure, Outcome, Result, Timestamp, wire};
 
-use super::session::{Session, now};
+use super::{
+    block::{self, Lines, key},
+    entry::{Entry, state},
+    session::{Session, now},
+};
 use crate::{leases::Lease, routes::QueueId};
 
-const DELETE_ENTRY: &str =
-    "DELETE FROM estafette_entry WHERE queue = ?1 AND due = ?2 AND message = ?3 AND state = 2";
-const DELETE_MESSAGE: &str = "DELETE FROM estafette_message WHERE id = ?1";
-const FIND: &str = "SELECT attempt, first_failed_at, place FROM estafette_entry
-    WHERE queue = ?1 AND due = ?2 AND message = ?3 AND state = 2";
-const RETRY: &str = "UPDATE estafette_entry SET due = ?4, state = 1, place = NULL,
-        first_failed_at = coalesce(first_failed_at, ?5), last_error = coalesce(?6, last_error)
-    WHERE queue = ?1 AND due = ?2 AND message = ?3 AND state = 2";
-const PUT_BACK: &str = "UPDATE estafette_entry SET due = ?4, state = ?5, attempt = ?6, place = NULL
-    WHERE queue = ?1 AND due = ?2 AND message = ?3 AND state = 2";
-const EXTEND: &str = "UPDATE estafette_entry SET due = ?4
-    WHERE queue = ?1 AND due = ?2 AND message = ?3 AND state = 2";
 const BURY: &str = "INSERT INTO estafette_dead
-    (queue, message, reason, error, attempts, first_failed_at, last_failed_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-const DELETE_ANY_ENTRY: &str = "DELETE FROM estafette_entry WHERE queue = ?1 AND due = ?2 AND message = ?3";
+    (queue, envelope, reason, error, attempts, first_failed_at, last_failed_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 
-/// What becomes of a delivery, dropping it included.
-#[derive(Clone, Debug)]
+/// What becomes of a delivery, dropping it and keeping it longer included.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// As the consumer decided.
     Settled(Outcome),
     /// Dropped: back to its place, and the attempt counts.
     Dropped,
+    /// Its lease ends later than it did, or earlier.
+    LeasedUntil(Timestamp),
 }
 
-/// Settles a batch: one result for each, in order.
+impl Fate {
+    /// Whether messages of this fate need not be looked at one by one.
+    fn is_shared(&self) -> bool {
+        match self {
+            Self::Settled(Outcome::Ack | Outcome::Release { .. }) | Self::Dropped | Self::LeasedUntil(_) => true,
+            Self::Settled(Outcome::Retry { .. } | Outcome::Reject(_)) => false,
+        }
+    }
+}
+
+/// Settles a batch: for each, in order, the end of the lease that stood, or none when it was lost.
 pub(crate) fn settle(
     session: &mut Session<'_>,
     queue: QueueId,
     batch: &[(Lease, Fate)],
-) -> Result<Vec<Result<()>>> {
+) -> Result<Vec<Option<i64>>> {
     let now = now();
-    let mut results = Vec::with_capacity(batch.len());
-    for (lease, fate) in batch {
-        let mut held = false;
-        // Of an extended lease the end before and after are known; one of them holds.
+    let mut ends = vec![None; batch.len()];
+    let mut items: Vec<usize> = (0..batch.len()).collect();
+    // Lines that follow each other in a block are settled together, whatever order they are given in.
+    items.sort_by_key(|&item| batch.get(item).map(|(lease, _)| lease.key));
+    let mut items = items.as_slice();
+    while let Some((&item, rest)) = items.split_first() {
+        let Some((lease, fate)) = batch.get(item) else { break };
+        let (block, line) = key::split(lease.key);
+        let alike = |(&other, offset): (&usize, u64)| {
+            fate.is_shared() && batch.get(other).is_some_and(|other| other.0.follows(lease, offset) && other.1 == *fate)
+        };
+        let following = rest.iter().zip(1..).take_while(|&next| alike(next)).count();
+        let last = line + super::session::integer(following);
+        let mut found = None;
         for due in lease.ends() {
-            held = held || settle_one(session, (queue, due, lease.message), fate, now)?;
+            if found.is_none() {
+                found = Entry::find_leased(session, queue, due, (block, line))?;
+            }
         }
-        results.push(if held { Ok(()) } else { Err(ErrorKind::LeaseLost.into()) });
+        let Some(entry) = found else {
+            // Lost. The lines that follow may not be: each is looked for by itself.
+            items = rest;
+            continue;
+        };
+        let run = entry.cut(session, line, last.min(entry.last))?;
+        let (settled, left) = items.split_at(usize::try_from(run.count()).unwrap_or(1).min(items.len()));
+        for &item in settled {
+            if let Some(end) = ends.get_mut(item) {
+                *end = Some(entry.due);
+            }
+        }
+        settle_run(session, run, fate, now)?;
+        items = left;
     }
-    Ok(results)
+    Ok(ends)
 }
 
-/// Whether there was such a lease.
-fn settle_one(
-    session: &mut Session<'_>,
-    (queue, due, message): (QueueId, i64, i64),
-    fate: &Fate,
-    now: Timestamp,
-) -> Result<bool> {
-    let place = [queue.into(), due.into(), message.into()];
+/// Settles messages that were cut out.
+fn settle_run(session: &mut Session<'_>, run: Entry, fate: &Fate, now: Timestamp) -> Result<()> {
     match fate {
-        Fate::Settled(Outcome::Ack) => {
-            let acked = session.statement(DELETE_ENTRY)?.execute(&place)? > 0;
-            if acked {
-                session.statement(DELETE_MESSAGE)?.execute(&[message.into()])?;
-            }
-            Ok(acked)
+        Fate::Settled(Outcome::Ack) => block::let_go(session, run.block, run.count()),
+        Fate::Settled(Outcome::Retry { after, error }) => Entry {
+            due: (now + *after).as_micros(),
+            state: state::STARTED,
+            place: None,
+            first_failed_at: run.first_failed_at.or(Some(now.as_micros())),
+            last_error: error.as_deref().map(|error| shorten(error).into()).or(run.last_error),
+            ..run
         }
-        Fate::Settled(Outcome::Retry { after, error }) => {
-            let error = error.as_deref().map(|error| shorten(error));
-            let [queue, due, message] = place;
-            let values = [
-                queue,
-                due,
-                message,
-                (now + *after).as_micros().into(),
-                now.as_micros().into(),
-                error.into(),
-            ];
-            Ok(session.statement(RETRY)?.execute(&values)? > 0)
-        }
+        .insert(session),
         Fate::Settled(Outcome::Reject(failure)) => {
-            let Some((attempts, first_failed_at, _)) = find(session, (queue, due, message))? else {
-                return Ok(false);
-            };
-            bury(session, &Death { queue, due, message, attempts, first_failed_at }, failure, now)?;
-            Ok(true)
+            let envelopes = Lines::default().read(session, run.block, (run.first, run.last))?;
+            for (line, envelope) in (run.first..).zip(envelopes) {
+                let envelope = envelope.unwrap_or_else(|damage| damage.envelope);
+                bury(session, &run.run(line, line), &envelope, failure, now)?;
+            }
+            Ok(())
         }
-        Fate::Settled(Outcome::Release { after }) => {
-            put_back(session, (queue, due, message), Some(*after), now)
-        }
-        Fate::Dropped => put_back(session, (queue, due, message), None, now),
+        Fate::Settled(Outcome::Release { after }) => put_back(run, Some(*after), now).insert(session),
+        Fate::Dropped => put_back(run, None, now).insert(session),
+        Fate::LeasedUntil(until) => Entry { due: until.as_micros(), ..run }.insert(session),
     }
+}
+
+/// The entry put back: released as if it had not been claimed, dropped so that the attempt counts.
+fn put_back(run: Entry, release: Option<Duration>, now: Timestamp) -> Entry {
+    let attempt = if release.is_some() { (run.attempt - 1).max(0) } else { run.attempt };
+    let delay = release.filter(|after| !after.is_zero());
+    let started = attempt > 0 || delay.is_some();
+    Entry {
+        due: delay.map_or(run.place(), |after| (now + after).as_micros()),
+        state: if started { state::STARTED } else { state::FRESH },
+        attempt,
+        place: None,
+        ..run
+    }
+}
+
+/// Makes a message that was cut out a dead letter.
+pub(crate) fn bury(
+    session: &mut Session<'_>,
+    entry: &Entry,
+    envelope: &Envelope,
+    failure: &Failure,
+    now: Timestamp,
+) -> Result<()> {
+    let now = now.as_micros();
+    session.statement(BURY)?.execute(&[
+        entry.queue.into(),
+        wire::encode(envelope).as_slice().into(),
+        failure.reason.as_str().into(),
+        shorten(&failure.error).into(),
+        entry.attempt.into(),
+        entry.first_failed_at.unwrap_or(now).into(),
+        now.into(),
+    ])?;
+    block::let_go(session, entry.block, 1)
 }
 
 /// The end of a longer error is cut off.
@@ -99,85 +146,7 @@ fn shorten(error: &str) -> &str {
     error.get(..error.floor_char_boundary(Failure::ERROR_BYTES_MAX)).unwrap_or_default()
 }
 
-/// Puts an entry back: with a delay as if it had not been claimed, without one as dropped, so that the attempt counts.
-fn put_back(
-    session: &mut Session<'_>,
-    (queue, due, message): (QueueId, i64, i64),
-    release: Option<Duration>,
-    now: Timestamp,
-) -> Result<bool> {
-    let Some((attempt, _, place)) = find(session, (queue, due, message))? else { return Ok(false) };
-    let attempt = if release.is_some() { (attempt - 1).max(0) } else { attempt };
-    let delay = release.filter(|after| !after.is_zero());
-    let due_then = delay.map_or(place, |after| (now + after).as_micros());
-    let state = i64::from(attempt > 0 || delay.is_some());
-    let values = [queue, due, message, due_then, state, attempt].map(Into::into);
-    Ok(session.statement(PUT_BACK)?.execute(&values)? > 0)
-}
-
-/// The attempt, the first failure and the place of a leased entry.
-fn find(
-    session: &mut Session<'_>,
-    (queue, due, message): (QueueId, i64, i64),
-) -> Result<Option<(i64, Option<i64>, i64)>> {
-    let mut found = None;
-    session.statement(FIND)?.query(&[queue.into(), due.into(), message.into()], |row| {
-        found = Some((row.integer(0), row.optional_integer(1), row.optional_integer(2).unwrap_or(due)));
-        Ok(())
-    })?;
-    Ok(found)
-}
-
-/// Makes leases end at `until`: for each the end that held before, if any did.
-pub(crate) fn extend(
-    session: &mut Session<'_>,
-    queue: QueueId,
-    leases: &[Option<Lease>],
-    until: Timestamp,
-) -> Result<Vec<Option<i64>>> {
-    let statement = session.statement(EXTEND)?;
-    let mut held = Vec::with_capacity(leases.len());
-    for lease in leases {
-        let mut end = None;
-        for due in lease.iter().flat_map(Lease::ends) {
-            let message = lease.as_ref().map_or(0, |lease| lease.message);
-            let values = [queue, due, message, until.as_micros()].map(Into::into);
-            if end.is_none() && statement.execute(&values)? > 0 {
-                end = Some(due);
-            }
-        }
-        held.push(end);
-    }
-    Ok(held)
-}
-
-/// An entry that becomes a dead letter.
-pub(crate) struct Death {
-    pub(crate) queue: QueueId,
-    pub(crate) due: i64,
-    pub(crate) message: i64,
-    pub(crate) attempts: i64,
-    pub(crate) first_failed_at: Option<i64>,
-}
-
-/// Makes an entry a dead letter. The envelope stays where it is.
-pub(crate) fn bury(
-    session: &mut Session<'_>,
-    death: &Death,
-    failure: &Failure,
-    now: Timestamp,
-) -> Result<()> {
-    let now = now.as_micros();
-    session.statement(BURY)?.execute(&[
-        death.queue.into(),
-        death.message.into(),
-        failure.reason.as_str().into(),
-        shorten(&failure.error).into(),
-        death.attempts.into(),
-        death.first_failed_at.unwrap_or(now).into(),
-        now.into(),
-    ])?;
-    let place = [death.queue, death.due, death.message].map(Into::into);
-    session.statement(DELETE_ANY_ENTRY)?.execute(&place)?;
-    Ok(())
+/// One result for each lease that stood or did not.
+pub(crate) fn results(ends: Vec<Option<i64>>) -> Vec<Result<()>> {
+    ends.into_iter().map(|end| end.map(|_stood| ()).ok_or_else(|| ErrorKind::LeaseLost.into())).collect()
 }

@@ -1,0 +1,159 @@
+//! Blocks: the envelopes of messages that were published together, one after the other.
+
+use estafette_core::{Envelope, Error, ErrorKind, Result};
+
+use super::session::{Session, integer};
+use crate::frame;
+
+const INSERT: &str = "INSERT INTO estafette_block (envelopes) VALUES (?1)";
+const SELECT: &str = "SELECT envelopes FROM estafette_block WHERE id = ?1";
+const DELETE: &str = "DELETE FROM estafette_block WHERE id = ?1";
+const INSERT_LEFT: &str = "INSERT INTO estafette_left (block, messages) VALUES (?1, ?2)";
+const COUNT_DOWN: &str =
+    "UPDATE estafette_left SET messages = messages - ?2 WHERE block = ?1 RETURNING messages";
+const DELETE_LEFT: &str = "DELETE FROM estafette_left WHERE block = ?1";
+
+/// Stores `envelopes`, of which queues hold so many messages in all, and returns the block's row id.
+pub(crate) fn insert(session: &mut Session<'_>, envelopes: &[u8], messages: i64) -> Result<i64> {
+    session.statement(INSERT)?.execute(&[envelopes.into()])?;
+    let block = session.last_insert_rowid();
+    if messages > 1 {
+        session.statement(INSERT_LEFT)?.execute(&[block.into(), messages.into()])?;
+    }
+    Ok(block)
+}
+
+/// Notes that so many messages of a block are in no queue any more; the block goes with the last one.
+pub(crate) fn let_go(session: &mut Session<'_>, block: i64, messages: i64) -> Result<()> {
+    let left = session.statement(COUNT_DOWN)?.integer(&[block.into(), messages.into()])?;
+    if left.is_some_and(|left| left > 0) {
+        return Ok(());
+    }
+    if left.is_some() {
+        session.statement(DELETE_LEFT)?.execute(&[block.into()])?;
+    }
+    session.statement(DELETE)?.execute(&[block.into()])?;
+    Ok(())
+}
+
+/// A block that was read, for as long as the next lines are in it too.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    block: Option<i64>,
+    envelopes: Vec<u8>,
+}
+
+impl Lines {
+    /// The envelopes in the lines from `first` to `last` of a block; for those that are none, their bytes and why.
+    pub(crate) fn read(
+        &mut self,
+        session: &mut Session<'_>,
+        block: i64,
+        (first, last): (i64, i64),
+    ) -> Result<Vec<Result<Envelope, Damage>>> {
+        if self.block != Some(block) {
+            self.envelopes.clear();
+            session.statement(SELECT)?.query(&[block.into()], |row| {
+                self.envelopes.extend_from_slice(row.bytes(0));
+                Ok(())
+            })?;
+            self.block = Some(block);
+        }
+        let mut rest = self.envelopes.as_slice();
+        for _ in 0..first {
+            rest = frame::split_first(rest).1;
+        }
+        let mut next = || {
+            let (frame, after) = frame::split_first(rest);
+            rest = after;
+            decode(frame)
+        };
+        Ok((first..=last).map(|_line| next()).collect())
+    }
+
+    /// How many bytes are held.
+    pub(crate) fn bytes(&self) -> usize {
+        self.envelopes.len()
+    }
+}
+
+/// A line that is no envelope.
+#[derive(Debug)]
+pub(crate) struct Damage {
+    /// The bytes as an envelope, to be kept among the dead letters.
+    pub(crate) envelope: Envelope,
+    /// Why they are none.
+    pub(crate) error: Error,
+}
+
+fn decode(frame: &[u8]) -> Result<Envelope, Damage> {
+    frame::decode(frame).map_err(|error| Damage { envelope: Envelope::undecodable(frame.to_vec().into()), error })
+}
+
+/// Envelopes as a block's lines, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Encoded {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Encoded {
+    pub(crate) fn push(&mut self, envelope: &Envelope) -> Result<()> {
+        frame::encode_into(envelope, &mut self.bytes)?;
+        self.ends.push(self.bytes.len());
+        Ok(())
+    }
+
+    /// Makes room for `more` bytes at once.
+    pub(crate) fn reserve(&mut self, more: usize) {
+        self.bytes.reserve(more);
+    }
+
+    /// The bytes of the lines in `range`.
+    pub(crate) fn lines(&self, range: std::ops::Range<usize>) -> Result<&[u8]> {
+        let end = |line: usize| if line == 0 { Some(0) } else { self.ends.get(line - 1).copied() };
+        let found = end(range.start).zip(end(range.end)).and_then(|(from, to)| self.bytes.get(from..to));
+        found.ok_or_else(|| Error::new(ErrorKind::Engine, format!("no lines {range:?}")))
+    }
+}
+
+/// A line's number in its block as part of a ticket: both in one number.
+pub(crate) mod key {
+    /// How many bits the line has; a block has far fewer lines.
+    const LINE_BITS: u32 = 16;
+
+    pub(crate) fn join(block: i64, line: i64) -> u64 {
+        u64::try_from((block << LINE_BITS) | line).unwrap_or(0)
+    }
+
+    /// The block and the line.
+    pub(crate) fn split(key: u64) -> (i64, i64) {
+        (super::integer(key >> LINE_BITS), super::integer(key & ((1 << LINE_BITS) - 1)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_names_block_and_line() {
+        assert_eq!(key::split(key::join(7, 99)), (7, 99));
+        assert_eq!(key::split(key::join(1 << 40, 0)), (1 << 40, 0));
+    }
+
+    #[test]
+    fn lines_are_found_by_their_number() {
+        let mut encoded = Encoded::default();
+        for body in ["1", "22", "333"] {
+            let topic = estafette_core::Topic::from_static("t");
+            encoded.push(&Envelope::new(topic, body.into())).unwrap();
+        }
+        let two = encoded.lines(1..3).unwrap();
+        let (first, rest) = frame::split_first(two);
+        assert_eq!(decode(first).unwrap().body, "22");
+        assert_eq!(decode(frame::split_first(rest).0).unwrap().body, "333");
+        assert_eq!(encoded.lines(0..0).unwrap(), b"");
+        assert!(encoded.lines(2..9).is_err());
+    }
+}
