@@ -21,6 +21,9 @@ pub(crate) const WORKERS_MAX: u32 = 1024;
 /// What a process of the group does.
 pub(crate) type Work = Box<dyn FnOnce(Worker) -> BoxFuture<'static, Result<()>> + Send>;
 
+/// What the application does with the supervisor before the group starts.
+pub(crate) type Introduction = Box<dyn FnOnce(&Worker) + Send>;
+
 /// What runs as a process.
 pub(crate) enum Program {
     /// A function of this program.
@@ -51,6 +54,7 @@ impl Workers {
             threads: 1,
             ready: Ready::AtFirstWait,
             processes: BTreeMap::new(),
+            supervisor: Box::new(|_supervisor| {}),
         }
     }
 
@@ -118,6 +122,7 @@ pub struct WorkersBuilder {
     threads: usize,
     ready: Ready,
     processes: BTreeMap<String, Program>,
+    supervisor: Introduction,
 }
 
 impl WorkersBuilder {
@@ -205,6 +210,15 @@ impl WorkersBuilder {
         self
     }
 
+    /// Lets the application add listeners to the supervisor, and keep its handle to send and ask.
+    ///
+    /// `function` is called in the supervisor only, before any process is started. What it adds must be short: a listener that
+    /// blocks stops the supervision.
+    pub fn supervisor(mut self, function: impl FnOnce(&Worker) + Send + 'static) -> Self {
+        self.supervisor = Box::new(function);
+        self
+    }
+
     /// Runs the group, with `function` in each worker, until it is stopped by SIGTERM, SIGINT, or by one of its members.
     ///
     /// Call it from a plain `fn main` that does nothing lasting before: each worker is this program started again, and gets to
@@ -263,7 +277,7 @@ impl WorkersBuilder {
                 .collect(),
         };
         let root = self.plan.runtime_root.clone().unwrap_or_else(environment::runtime_root);
-        supervisor::run(self.plan, &roster, &root)
+        supervisor::run(self.plan, &roster, &root, self.supervisor)
     }
 
     fn work(mut self, workers: Program) -> Result<()> {

@@ -52,11 +52,17 @@ impl Desk {
         };
         let mut running = listeners.call(context, message);
         let (id, action) = (message.id, &listeners.action);
+        let bytes_max = self.endpoint.limits.frame_bytes_max;
         match poll_once(&mut running) {
-            Poll::Ready(outcome) => settle(&*self.answers, id, action, outcome),
+            Poll::Ready(outcome) => {
+                settle(&*self.answers, id, action, outcome.and_then(|body| fits(body, bytes_max)))
+            }
             Poll::Pending => {
                 let (answers, action) = (Arc::clone(&self.answers), Arc::clone(action));
-                self.waiting.spawn(async move { settle(&*answers, id, &action, running.await) });
+                self.waiting.spawn(async move {
+                    let outcome = running.await.and_then(|body| fits(body, bytes_max));
+                    settle(&*answers, id, &action, outcome);
+                });
             }
         }
     }
@@ -91,6 +97,16 @@ impl Desk {
     pub(crate) async fn all_ended(&mut self) {
         while self.waiting.join_next().await.is_some() {}
     }
+}
+
+/// Refuses a reply that the asker would drop the connection for.
+fn fits(body: Body, bytes_max: usize) -> Result<Body> {
+    // The head within the length: kind, id and form.
+    let bytes = body.data.len() + 10;
+    if bytes <= bytes_max {
+        return Ok(body);
+    }
+    Err(Error::new(ErrorKind::TooLarge, format!("a reply of {bytes} bytes; the limit is {bytes_max}")))
 }
 
 fn settle(answers: &dyn Answers, id: Option<u64>, action: &str, outcome: Result<Body>) {

@@ -64,7 +64,8 @@ impl Membership {
 impl Worker {
     /// Joins the group that started this process, when it was started by a supervisor as a program of its own.
     ///
-    /// Add the listeners, then call [`ready`](Self::ready).
+    /// Within a tokio runtime. Add the listeners, then call [`ready`](Self::ready); after [`stopping`](Self::stopping), call
+    /// [`close`](Self::close) before the program ends.
     ///
     /// # Errors
     ///
@@ -76,6 +77,15 @@ impl Worker {
         };
         let membership = Membership::start(assignment)?;
         Ok(membership.worker)
+    }
+
+    /// Ends taking part: handles what was sent until now, writes what waits, and disconnects.
+    ///
+    /// Only needed after [`from_environment`](Self::from_environment).
+    pub async fn close(self) {
+        let endpoint = self.endpoint();
+        inbound::leave(endpoint).await;
+        endpoint.close().await;
     }
 }
 

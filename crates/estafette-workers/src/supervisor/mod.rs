@@ -24,8 +24,8 @@ use tokio::{
 };
 
 use crate::{
-    Address, Presence,
-    builder::Plan,
+    Address, Presence, Worker,
+    builder::{Introduction, Plan},
     directory::Directory,
     endpoint::{Endpoint, Identity},
     error::system,
@@ -61,7 +61,7 @@ pub(crate) struct Shared {
 /// # Errors
 ///
 /// When the group cannot be started, or a process died too often.
-pub(crate) fn run(plan: Plan, roster: &Roster, root: &Path) -> Result<()> {
+pub(crate) fn run(plan: Plan, roster: &Roster, root: &Path, introduce: Introduction) -> Result<()> {
     let directory = Directory::create(root, &plan.name)?;
     // Held until the group has ended.
     let lock = directory.lock()?;
@@ -75,6 +75,7 @@ pub(crate) fn run(plan: Plan, roster: &Roster, root: &Path) -> Result<()> {
         let identity =
             Identity { address: Address::Supervisor, incarnation: 0, group: plan.name.clone(), directory };
         let endpoint = Endpoint::start(identity, plan.limits.clone(), Members::default());
+        introduce(&Worker::of(Arc::clone(&endpoint)));
         let console = Console::start(plan.output)?;
         let board = Board::new(Arc::clone(&endpoint));
         let shared = Arc::new(Shared { plan, endpoint, board, console, guardian, program });

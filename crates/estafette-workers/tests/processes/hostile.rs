@@ -63,6 +63,12 @@ async fn garbage_is_dropped_with_a_log_line_and_the_worker_goes_on() {
     }
     let counts: Value = group.request("counts", &(), To::One(0), SECOND).await.unwrap();
     assert_eq!(counts["peers_dropped"], garbage.len());
+    eventually("each is logged", async || {
+        let output = stage.text("output");
+        let lines = output.lines().filter(|line| line.contains("dropped a peer that broke the protocol"));
+        (lines.count() == garbage.len()).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

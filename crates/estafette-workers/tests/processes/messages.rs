@@ -101,6 +101,11 @@ async fn requests_fail_with_what_went_wrong() {
     assert_eq!(ask("panic", Value::Null, To::One(0)).await.kind(), ErrorKind::Engine);
     assert_eq!(ask("fail", json!(5), To::One(0)).await.kind(), ErrorKind::Undecodable);
     assert_eq!(ask("echo", Value::Null, To::All).await.kind(), ErrorKind::InvalidInput);
+    assert_eq!(ask("long", json!(17 << 20), To::One(0)).await.kind(), ErrorKind::TooLarge);
+    let reply: Value = group.request("long", &(5 << 20), To::One(0), 5 * SECOND).await.unwrap();
+    assert_eq!(reply.as_str().map(str::len), Some(5 << 20));
+    let reply: Value = group.request("who", &(), To::Supervisor, SECOND).await.unwrap();
+    assert_eq!(reply, "supervisor");
     let reply: Value = group.request("echo", &"still here", To::One(0), SECOND).await.unwrap();
     assert_eq!(reply["data"], "still here");
 }

@@ -20,6 +20,7 @@ pub(crate) fn root() -> PathBuf {
 }
 
 pub(crate) fn builder(program: &str, count: u32) -> WorkersBuilder {
+    tracing_subscriber::fmt().with_ansi(false).init();
     Workers::builder(count)
         .name("app")
         .runtime_root(root().join("run"))
@@ -76,6 +77,7 @@ fn listen(worker: &Worker) {
         note(&root, "notes", &line);
         std::future::ready(())
     });
+    worker.on("long", |bytes: usize, _: Context| async move { Ok::<_, Error>("x".repeat(bytes)) });
     worker.on("counts", |(): (), context: Context| async move { Ok::<_, Error>(context.worker().counts()) });
     listen_for_orders(worker);
 }
@@ -119,7 +121,42 @@ async fn serve(worker: Worker) -> Result<(), Error> {
 #[test]
 #[ignore = "a program that tests start"]
 fn chat() {
-    builder("chat", 4).process("scheduler", serve).run(serve).unwrap();
+    builder("chat", 4)
+        .process("scheduler", serve)
+        .supervisor(|supervisor| {
+            supervisor.on("who", |(): (), context: Context| async move {
+                Ok::<_, Error>(context.worker().address().to_string())
+            });
+        })
+        .run(serve)
+        .unwrap();
+}
+
+/// Workers that do not stop when they are told to.
+#[test]
+#[ignore = "a program that tests start"]
+fn stubborn() {
+    let group = builder("stubborn", 2).grace(Duration::from_millis(300));
+    group.run(|_worker| std::future::pending::<Result<(), Error>>()).unwrap();
+}
+
+/// Workers that are a program of their own, with a runtime of their own, which joins the group.
+#[test]
+#[ignore = "a program that tests start"]
+fn joined() {
+    let this = std::env::current_exe().unwrap();
+    let command = [this.to_str().unwrap(), "--ignored", "--exact", "programs::joining", "--nocapture"];
+    builder("joined", 2).run_command(command).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a program that tests start"]
+async fn joining() {
+    let worker = Worker::from_environment().unwrap();
+    listen(&worker);
+    worker.ready();
+    worker.stopping().await;
+    worker.close().await;
 }
 
 #[test]

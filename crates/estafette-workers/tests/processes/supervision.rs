@@ -242,3 +242,27 @@ async fn the_service_manager_is_told_when_all_are_up() {
     let length = manager.recv(&mut told).unwrap();
     assert_eq!(&told[..length], b"STOPPING=1\n");
 }
+
+#[tokio::test]
+async fn workers_that_do_not_stop_in_time_are_killed() {
+    let (mut stage, group) = Stage::up("stubborn").await;
+    let all = pids(&group.status().await.unwrap());
+    let start = std::time::Instant::now();
+    stage.signal(Signal::TERM);
+    assert!(stage.ended().await);
+    assert!(start.elapsed() >= Duration::from_millis(300), "{:?}", start.elapsed());
+    assert!(!all.iter().any(|pid| runs(*pid)));
+    assert!(stage.text("output").contains("did not stop in time; killed"));
+}
+
+#[tokio::test]
+async fn a_program_with_a_runtime_of_its_own_joins_the_group() {
+    let (mut stage, group) = Stage::up("joined").await;
+    for _ in 0..100 {
+        let reply: Value = group.request("ask", &1, To::One(0), SECOND).await.unwrap();
+        assert_eq!(reply["here"], "1");
+    }
+    stage.signal(Signal::TERM);
+    assert!(stage.ended().await);
+    assert!(!stage.text("output").contains("did not stop in time"), "{}", stage.text("output"));
+}
