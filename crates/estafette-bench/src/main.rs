@@ -36,6 +36,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Group {
+    /// RabbitMQ, which must be running; not part of `all`.
+    Amqp,
     /// Drop-files, every message flushed.
     File,
     /// SQLite, every transaction flushed.
@@ -51,6 +53,7 @@ enum Group {
 impl Group {
     fn cases(&self, size: Size) -> Vec<Case> {
         match self {
+            Self::Amqp => cases::amqp::cases(size),
             Self::File => cases::file::cases(size),
             Self::Sqlite => cases::sqlite::cases(size),
             Self::Memory => cases::memory::cases(size),

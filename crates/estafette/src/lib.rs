@@ -62,6 +62,13 @@ pub use estafette_core::{
 pub use estafette_macros::Message;
 pub use publish::Publish;
 
+/// The RabbitMQ transport's settings, for those that have no place in a URL.
+#[cfg(feature = "amqp")]
+pub mod amqp {
+    #[doc(inline)]
+    pub use estafette_amqp::{AmqpConfig, AmqpTransport};
+}
+
 /// The in-process transport, for tests and as an example to copy.
 pub mod memory {
     #[doc(inline)]

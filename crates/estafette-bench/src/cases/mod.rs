@@ -1,5 +1,6 @@
 //! The list of jobs, a module per transport.
 
+pub mod amqp;
 pub mod file;
 pub mod memory;
 pub mod sqlite;
