@@ -27,6 +27,8 @@ const PARK_AFTER: Duration = Duration::from_millis(50);
 /// What a receiver holds.
 pub(crate) struct Hold {
     pub(crate) queue: QueueName,
+    /// Whether the queue goes away with its consumer, which must stay then.
+    pub(crate) is_temporary: bool,
     state: Mutex<State>,
     /// Something was fetched, settled, or ended.
     pub(crate) changed: Notify,
@@ -40,6 +42,7 @@ pub(crate) struct State {
     /// Counts the channels.
     pub(crate) generation: u64,
     pub(crate) consumer: Option<Consumer>,
+    keeps_consumer: bool,
     /// Consumers to be cancelled as soon as they have started.
     unwanted: Vec<String>,
     /// The broker ended the consumer: the queue is gone.
@@ -99,9 +102,9 @@ impl Handed {
 }
 
 impl Hold {
-    pub(crate) fn new(queue: QueueName) -> Self {
-        let state = State { first: 1, ..State::default() };
-        Self { queue, state: Mutex::new(state), changed: Notify::new(), watch: Notify::new() }
+    pub(crate) fn new(queue: QueueName, is_temporary: bool) -> Self {
+        let state = State { first: 1, keeps_consumer: is_temporary, ..State::default() };
+        Self { queue, is_temporary, state: Mutex::new(state), changed: Notify::new(), watch: Notify::new() }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -257,7 +260,9 @@ impl State {
 
     /// Ends the consumer when nobody has asked for a while, so that settling does not fetch what nobody wants.
     pub(crate) fn park(&mut self) {
-        let is_idle = !self.receiving && self.received_at.is_none_or(|at| at.elapsed() > PARK_AFTER);
+        let is_idle = !self.keeps_consumer
+            && !self.receiving
+            && self.received_at.is_none_or(|at| at.elapsed() > PARK_AFTER);
         if is_idle {
             self.end_consumer();
         }
@@ -335,7 +340,7 @@ impl Events for Inbox {
         self.with(|hold, state| {
             if state.receiving {
                 hold.changed.notify_one();
-            } else if !state.fresh.is_empty() {
+            } else if !state.fresh.is_empty() && !hold.is_temporary {
                 hold.look_at(state, Instant::now() + IDLE);
             }
         });

@@ -26,6 +26,9 @@ use crate::{
 /// How soon after one call the next shows that more is wanted than was asked for.
 const HOT: Duration = Duration::from_millis(5);
 
+/// How long the last look at an empty queue may take.
+const LOOK: Duration = Duration::from_millis(500);
+
 pub(crate) struct AmqpReceiver {
     shared: Arc<Shared>,
     settler: Arc<AmqpSettler>,
@@ -75,12 +78,12 @@ impl AmqpReceiver {
         }
         shared.desk.must_exist(queue).await?;
         let lifetime = shared.topology.spec(queue).map_or(Lifetime::Durable, |spec| spec.lifetime);
-        let hold = Arc::new(Hold::new(queue.clone()));
+        let hold = Arc::new(Hold::new(queue.clone(), lifetime == Lifetime::Temporary));
         shared.register(&hold);
         let settler = Arc::new(AmqpSettler::new(Arc::clone(&shared), Arc::clone(&hold)));
         let watching = tokio::spawn(watch::watch(Arc::downgrade(&settler))).abort_handle();
         settler.own(watching.clone());
-        Ok(Self {
+        let mut receiver = Self {
             shared,
             settler,
             hold,
@@ -90,7 +93,13 @@ impl AmqpReceiver {
             filled: false,
             closed: false,
             watching,
-        })
+        };
+        if lifetime == Lifetime::Temporary {
+            // From now on the queue goes away with us.
+            let deadline = receiver.shared.desk.deadline();
+            receiver.consume(1, deadline).await?;
+        }
+        Ok(receiver)
     }
 
     /// Makes sure that there is a channel and a consumer that fetches enough for `max` more.
@@ -117,9 +126,12 @@ impl AmqpReceiver {
         };
         let most = usize::from(self.shared.config.prefetch).min(self.options.unsettled_max).max(1);
         let wanted = match self.shared.config.queue_type {
-            QueueType::Classic => (state.out + max).max(self.ahead).clamp(1, most),
-            // Replacing a consumer of a quorum queue returns what is on its way to it, and changes the order.
-            QueueType::Quorum => most,
+            QueueType::Classic if self.lifetime == Lifetime::Durable => {
+                (state.out + max).max(self.ahead).clamp(1, most)
+            }
+            // Replacing a consumer of a quorum queue returns what is on its way to it, and changes the order; a temporary
+            // queue would go away.
+            QueueType::Classic | QueueType::Quorum => most,
         };
         // One that has not started cannot be replaced yet.
         if state.consumer.as_ref().is_some_and(|consumer| consumer.prefetch >= wanted || !consumer.started) {
@@ -293,7 +305,12 @@ impl Receiver for AmqpReceiver {
             let now = Instant::now();
             if max == 0 || (now >= deadline && (looked || !wait.is_zero())) {
                 self.filled = false;
-                return Ok(Vec::new());
+                // A queue that was deleted is not merely empty.
+                let exists = self.shared.desk.must_exist(&hold.queue);
+                return match tokio::time::timeout(LOOK, exists).await {
+                    Ok(Err(error)) if error.kind() == ErrorKind::NotFound => Err(error),
+                    _ => Ok(Vec::new()),
+                };
             }
             // Looking only: as long as the broker needs to answer.
             let until = if wait.is_zero() { now + self.look().await? } else { deadline };

@@ -153,11 +153,14 @@ impl Topology {
         if lifetime == Lifetime::Durable {
             self.declare_plain(&names::dead(name), &self.dead_arguments()).await?;
         }
-        let arguments = match lifetime {
-            Lifetime::Durable => self.arguments(name),
-            Lifetime::Temporary => self.temporary_arguments(),
-        };
-        self.declare_plain(name, &arguments).await
+        if lifetime == Lifetime::Durable {
+            return self.declare_plain(name, &self.arguments(name)).await;
+        }
+        let arguments = self.temporary_arguments();
+        // Durable all the same: RabbitMQ is about to refuse other queues that several connections use.
+        let queue =
+            DeclareQueue { name, passive: false, durable: true, auto_delete: true, arguments: &arguments };
+        self.desk.call(|out, id| request::queue_declare(out, id, &queue)).await.map(drop)
     }
 
     async fn declare_plain(&self, name: &str, arguments: &[u8]) -> Result<()> {
@@ -198,7 +201,7 @@ impl Topology {
         arguments
     }
 
-    /// A temporary queue outlives its connection for a while, so that a cut loses nothing; closing the receiver deletes it.
+    /// A temporary queue goes away with its consumer, or after a while when it never had one.
     fn temporary_arguments(&self) -> Vec<u8> {
         let mut arguments = Vec::new();
         put_i64_field(&mut arguments, "x-expires", millis(self.config.temporary_expires));

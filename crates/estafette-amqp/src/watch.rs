@@ -48,7 +48,7 @@ async fn look(hold: &Hold, settler: &AmqpSettler) {
         let mut state = hold.lock();
         let (ended, next) = state.ended(now);
         let idle_from = state.received_at.map_or(now, |at| at + IDLE);
-        let has_idle = !state.fresh.is_empty() && !state.receiving;
+        let has_idle = !state.fresh.is_empty() && !state.receiving && !hold.is_temporary;
         let is_idle = has_idle && idle_from <= now;
         let next_idle = (has_idle && !is_idle).then_some(idle_from);
         state.look_at = next.into_iter().chain(next_idle).min();
