@@ -36,6 +36,12 @@ pub(crate) struct Took {
 
 impl Agent {
     pub(crate) async fn start(stage: &Stage) -> Check<Self> {
+        let mut agent = Self::spawn(stage)?;
+        agent.ask(&connect_command(stage)).await?;
+        Ok(agent)
+    }
+
+    fn spawn(stage: &Stage) -> Check<Self> {
         let Some(program) = stage.subject.agent() else {
             return Err(Violation::Unknown("there is no program to start as another process".into()));
         };
@@ -48,15 +54,17 @@ impl Agent {
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(Violation::Unknown("the agent's input and output are not pipes".into()));
         };
-        let mut agent = Self { child, input, answers: BufReader::new(output).lines() };
-        agent.ask(&json!({ "do": "connect", "url": stage.subject.url() })).await?;
-        Ok(agent)
+        Ok(Self { child, input, answers: BufReader::new(output).lines() })
     }
 
+    /// So many agents, which connect at the same time.
     pub(crate) async fn crew(stage: &Stage, count: usize) -> Check<Vec<Self>> {
-        let mut agents = Vec::with_capacity(count);
-        for _ in 0..count {
-            agents.push(Self::start(stage).await?);
+        let mut agents = (0..count).map(|_| Self::spawn(stage)).collect::<Check<Vec<_>>>()?;
+        for agent in &mut agents {
+            agent.tell(&connect_command(stage)).await?;
+        }
+        for agent in &mut agents {
+            agent.accept().await?;
         }
         Ok(agents)
     }
@@ -90,6 +98,11 @@ impl Agent {
 
     async fn ask(&mut self, command: &Value) -> Check<Value> {
         self.tell(command).await?;
+        self.accept().await
+    }
+
+    /// The next answer, which must be there and no error.
+    async fn accept(&mut self) -> Check<Value> {
         let Some(answer) = self.answer().await? else {
             return Err(Violation::Unknown("the agent ended before it answered".into()));
         };
@@ -196,6 +209,10 @@ impl Took {
         let envelope = wire::decode(message.as_bytes())?;
         Ok(Self { envelope, attempt: took.get("attempt").and_then(Value::as_u64).unwrap_or_default() })
     }
+}
+
+fn connect_command(stage: &Stage) -> Value {
+    json!({ "do": "connect", "url": stage.subject.url() })
 }
 
 pub(crate) fn publish_command(queue: &QueueName, messages: &[Envelope]) -> Value {

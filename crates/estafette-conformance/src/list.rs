@@ -34,6 +34,8 @@ publish {
         "The receipt says when no queue is subscribed, and it is an error when a queue was required",
     sends_to_a_queue_nobody_declared []
         "Sending to a queue that does not exist creates it, and it keeps the message",
+    makes_no_queue_that_was_required []
+        "Sending to a queue that does not exist, when it was required to, is an error and makes no queue",
     outlives_its_handle [Persistent]
         "What publish returned Ok for is there after closing and connecting again",
 }
@@ -111,7 +113,7 @@ leases {
     redelivers_when_a_lease_ends []
         "An unsettled message comes again when its lease ends, and not before",
     never_redelivers_to_its_own_holder []
-        "A consumer does not get again what it holds itself while its lease runs",
+        "A consumer does not get again what it holds itself while its lease runs; afterwards it does",
     extends_a_lease [LeaseExtend]
         "An extended lease keeps the message beyond the first one's end, and acknowledging it works",
     shortens_a_lease [LeaseExtend]
@@ -136,6 +138,8 @@ subscriptions {
         "A temporary queue gets messages while its receiver is open, and is gone when it is closed",
     forgets_the_temporary_queue_of_a_killed_process [Shared Agent TemporaryQueues]
         "A temporary queue goes away when the process that consumes it is killed",
+    takes_every_legal_name [Topics]
+        "Queues and topics with the longest and oddest legal names work, and similar names stay apart",
     adds_patterns_when_declared_again [Topics]
         "Declaring again adds patterns and keeps messages",
     refuses_another_lifetime [TemporaryQueues]
@@ -170,6 +174,8 @@ dead_letters {
         "A dead letter holds the message byte for byte, the queue, reason, error text, attempts, first and last failure",
     lists_what_is_asked_for [DeadLetters]
         "Dead letters can be listed by id, reason and topic, a page at a time, oldest first",
+    buries_once [DeadLetters Fencing]
+        "A message that is rejected twice, as when the first answer was lost, is one dead letter",
     redrives_one_some_and_all [DeadLetters]
         "Redriven dead letters come again in their queue, and the count is that of the messages",
     redrives_from_the_first_attempt [DeadLetters Attempts]
@@ -212,6 +218,8 @@ lifecycle {
         "A delivery can still be settled when its receiver is closed",
     returns_unsettled_messages_of_a_closed_handle [Shared]
         "What a closed handle left unsettled reaches the consumers of another",
+    serves_many_handles_at_once [Topics Shared]
+        "16 handles that connect, declare the same queue, publish and consume at the same time do not get in each other's way",
     leaves_nothing_behind []
         "100 receivers that start and stop leave no queue and no task behind, and the messages go on",
 }

@@ -94,9 +94,14 @@ impl Stage {
 
     /// A queue name of this behaviour's own, not declared.
     pub(crate) fn queue_name(&self) -> Check<QueueName> {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = QueueName::try_from(format!("conformance-{}-{}", self.tag, made.len()))?;
-        made.push(name.clone());
+        let number = self.made.lock().unwrap_or_else(PoisonError::into_inner).len();
+        self.name_queue(format!("conformance-{}-{number}", self.tag))
+    }
+
+    /// A name for a queue that is deleted at the end.
+    pub(crate) fn name_queue(&self, text: String) -> Check<QueueName> {
+        let name = QueueName::try_from(text)?;
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).push(name.clone());
         Ok(name)
     }
 

@@ -4,15 +4,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use estafette_core::{
-    DeadLetter, DeadQuery, Envelope, Failure, MessageId, Outcome, QueueName, QueueStatus, Reason, Timestamp,
+    DeadLetter, DeadQuery, Envelope, ErrorKind, Failure, MessageId, Outcome, QueueName, QueueStatus, Reason,
+    Settlement, Timestamp,
 };
 
 use crate::{
-    stage::{MOMENT, Stage},
+    stage::{MOMENT, Stage, must_fail},
     taking::{
         ack_all, at_least_once, drain, each_once, ids_of, nothing_comes, sent_ids, take, take_one, unchanged,
     },
-    violation::{Check, ensure},
+    violation::{Check, Violation, ensure},
 };
 
 pub(crate) async fn keeps_the_message_and_the_failure(stage: &Stage) -> Check {
@@ -103,6 +104,27 @@ pub(crate) async fn lists_what_is_asked_for(stage: &Stage) -> Check {
     }
     ensure!(pages == all, "the pages together are not the whole list");
     Ok(())
+}
+
+pub(crate) async fn buries_once(stage: &Stage) -> Check {
+    let queue = stage.queue().await?;
+    stage.send(&queue, 1).await?;
+    let delivery = take_one(&mut stage.receiver(&queue).await?).await?;
+    let Some(settler) = delivery.settler().cloned() else {
+        return Err(Violation::Broken("a new delivery has no settler".into()));
+    };
+    let outcome = Outcome::Reject(Failure::new(Reason::Rejected, "no"));
+    let settlement = Settlement { ticket: delivery.ticket(), outcome };
+    for result in settler.settle(vec![settlement.clone()]).await {
+        result?;
+    }
+    for result in settler.settle(vec![settlement]).await {
+        must_fail(result, ErrorKind::LeaseLost, "rejecting a second time")?;
+    }
+    drop(delivery);
+    let count = dead(stage, &queue, &DeadQuery::all()).await?.len();
+    ensure!(count == 1, "it was rejected twice and is {count} dead letters");
+    nothing_comes(&mut stage.receiver(&queue).await?, MOMENT).await
 }
 
 pub(crate) async fn redrives_one_some_and_all(stage: &Stage) -> Check {

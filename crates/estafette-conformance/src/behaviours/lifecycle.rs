@@ -4,9 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use estafette_core::{ErrorKind, Lifetime, Outgoing, QueueSpec, ReceiveOptions};
 
+use tokio::task::JoinSet;
+
 use crate::{
-    stage::{LEASE_LONG, MOMENT, Stage, Surroundings, must_fail, patience, receiver},
-    taking::{ack_all, at_least_once, each_once, ids_of, nothing_comes, take, take_one},
+    stage::{LEASE_LONG, MOMENT, Stage, Surroundings, must_fail, patience, publish_all, receiver},
+    taking::{ack_all, at_least_once, drain, each_once, ids_of, nothing_comes, take, take_one},
     violation::{Check, Violation, ensure},
 };
 
@@ -105,6 +107,41 @@ pub(crate) async fn returns_unsettled_messages_of_a_closed_handle(stage: &Stage)
     let deliveries = take(&mut second, sent.len()).await?;
     at_least_once(&sent, &ids_of(&deliveries))?;
     ack_all(deliveries).await
+}
+
+pub(crate) async fn serves_many_handles_at_once(stage: &Stage) -> Check {
+    let name = stage.queue_name()?;
+    let spec = QueueSpec::durable(name.clone()).subscribe(stage.pattern("event")?);
+    let mut handles = JoinSet::new();
+    let mut sent = Vec::new();
+    for number in 0..16 {
+        let messages = (0..10)
+            .map(|place| stage.message_about("event", number * 10 + place))
+            .collect::<Check<Vec<_>>>()?;
+        sent.extend(messages.iter().cloned());
+        let (subject, spec) = (Arc::clone(&stage.subject), spec.clone());
+        handles.spawn(async move {
+            let handle = subject.connect().await?;
+            handle.declare(&spec).await?;
+            let mut receiver = receiver(&*handle, &spec.name, LEASE_LONG).await?;
+            let mut came = Vec::new();
+            for message in messages {
+                publish_all(&*handle, &[Outgoing::publish(message)]).await?;
+                let deliveries = receiver.receive(5, Duration::ZERO).await?;
+                came.extend(ids_of(&deliveries));
+                ack_all(deliveries).await?;
+            }
+            receiver.close().await?;
+            handle.close().await?;
+            Ok::<_, Violation>(came)
+        });
+    }
+    let mut came = Vec::new();
+    while let Some(served) = handles.join_next().await {
+        came.extend(served??);
+    }
+    came.extend(drain(&mut stage.receiver(&name).await?).await?);
+    each_once(&sent, &came)
 }
 
 pub(crate) async fn leaves_nothing_behind(stage: &Stage) -> Check {

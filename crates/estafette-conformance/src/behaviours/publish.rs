@@ -265,6 +265,24 @@ pub(crate) async fn sends_to_a_queue_nobody_declared(stage: &Stage) -> Check {
     arrive_unchanged(stage, &queue, &sent).await
 }
 
+pub(crate) async fn makes_no_queue_that_was_required(stage: &Stage) -> Check {
+    let queue = stage.queue_name()?;
+    let message = stage.message(1)?;
+    let required = Outgoing { require_queue: true, ..Outgoing::send(queue.clone(), message) };
+    let refused = only(stage.transport.publish(std::slice::from_ref(&required)).await)?;
+    must_fail(
+        refused,
+        ErrorKind::Unroutable,
+        "sending to a queue that does not exist, with the queue required",
+    )?;
+
+    stage.transport.declare(&QueueSpec::durable(queue.clone())).await?;
+    nothing_comes(&mut stage.receiver(&queue).await?, MOMENT).await?;
+    let routing = only(stage.transport.publish(&[required]).await)??.routing;
+    ensure!(routing.is_routed(), "the queue exists, but the receipt says {routing:?}");
+    Ok(())
+}
+
 pub(crate) async fn outlives_its_handle(stage: &Stage) -> Check {
     let queue = stage.queue().await?;
     let sent = stage.send(&queue, 50).await?;

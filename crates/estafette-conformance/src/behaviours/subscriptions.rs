@@ -1,6 +1,9 @@
 //! Subscriptions: which queues get a copy of what is published.
 
-use estafette_core::{ErrorKind, Lifetime, Outgoing, QueueName, QueueSpec, Topic};
+use estafette_core::{
+    Envelope, ErrorKind, Lifetime, Outgoing, Pattern, QUEUE_NAME_BYTES_MAX, QueueName, QueueSpec,
+    TOPIC_BYTES_MAX, Topic,
+};
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
@@ -146,6 +149,61 @@ pub(crate) async fn forgets_the_temporary_queue_of_a_killed_process(stage: &Stag
             3 * patience()
         );
         tokio::time::sleep(MOMENT).await;
+    }
+    Ok(())
+}
+
+pub(crate) async fn takes_every_legal_name(stage: &Stage) -> Check {
+    let tag = stage.queue_name()?;
+    let long = "x".repeat(QUEUE_NAME_BYTES_MAX - tag.as_str().len() - 1);
+    let odd = [
+        long.as_str(),
+        "a/b",
+        "a\\b",
+        "..",
+        "a/../b",
+        "a.",
+        "a:b",
+        "a*?\"<>|",
+        "a%2Fb",
+        "a'b;--",
+        "$a",
+        "~a",
+        "A",
+        "a",
+        "заказы",
+        "订单",
+        "🛵",
+        "dead",
+        "new",
+        "con",
+    ];
+    let mut queues = Vec::new();
+    for (number, end) in odd.into_iter().enumerate() {
+        let name = stage.name_queue(format!("{tag}-{end}"))?;
+        // The first as long as a topic may be, then the oddest, and another for each.
+        let filler = if number == 0 {
+            "y".repeat(TOPIC_BYTES_MAX - stage.topic("0")?.as_str().len() - 1)
+        } else {
+            end.replace(['*', '>', '#', '.'], "+")
+        };
+        let topic = stage.topic(&format!("{number}.{filler}"))?;
+        stage.transport.declare(&QueueSpec::durable(name.clone()).subscribe(Pattern::from(&topic))).await?;
+        let message = Envelope { topic, ..stage.message(number)? };
+        publish_all(&*stage.transport, &[Outgoing::publish(message.clone())]).await?;
+        queues.push((name, message));
+    }
+    let listed = stage.transport.admin().queues().await?;
+    for (name, message) in queues {
+        ensure!(listed.iter().any(|status| status.name == name), "queue {name} is not listed");
+        let mut receiver = stage.receiver(&name).await?;
+        let came = take(&mut receiver, 1).await?;
+        each_once(&[message], &ids_of(&came))?;
+        ack_all(came).await?;
+        nothing_comes(&mut receiver, std::time::Duration::ZERO).await?;
+        receiver.close().await?;
+        stage.transport.admin().delete(&name).await?;
+        must_fail(stage.transport.admin().queue(&name).await, ErrorKind::NotFound, "a deleted queue")?;
     }
     Ok(())
 }
