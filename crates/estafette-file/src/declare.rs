@@ -11,7 +11,7 @@ use rustix::{
 use crate::{
     disk, error,
     owner::random_id,
-    queues::{self, DESCRIPTION, Queue},
+    queues::{self, DESCRIPTION, Queue, Routes},
     store::Store,
 };
 
@@ -33,12 +33,17 @@ impl Changing {
     }
 }
 
-/// Makes sure a queue exists and has these patterns.
-pub(crate) fn declare(store: &Store, spec: &QueueSpec) -> Result<()> {
-    let directory = queues::directory_of(&spec.name);
-    if Queue::read(store, &directory)?.is_some_and(|queue| !needs_change(&queue, spec)) {
+/// Makes sure a queue exists, has these patterns, and is known to `routes`.
+///
+/// That its description can be read is not enough: whoever makes it may not have announced it yet, and may never do so. Once
+/// the lock is free, either it was announced or it is announced here.
+pub(crate) fn declare(store: &Store, routes: &Routes, spec: &QueueSpec) -> Result<()> {
+    routes.refresh(store)?;
+    let known = routes.named(&spec.name);
+    if known.iter().flat_map(|queues| queues.iter()).any(|queue| !needs_change(queue, spec)) {
         return Ok(());
     }
+    let directory = queues::directory_of(&spec.name);
     let _changing = Changing::begin(store)?;
     match Queue::read(store, &directory)? {
         None => create(store, spec, &directory)?,

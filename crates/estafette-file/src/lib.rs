@@ -180,7 +180,7 @@ impl Transport for FileTransport {
             self.shared.has_temporary.store(true, Ordering::Release);
         }
         let spec = queue.clone();
-        self.shared.blocking(move |shared| declare::declare(&shared.store, &spec)).await
+        self.shared.blocking(move |shared| declare::declare(&shared.store, &shared.routes, &spec)).await
     }
 
     async fn publish(&self, batch: &[Outgoing]) -> Vec<Result<Receipt>> {

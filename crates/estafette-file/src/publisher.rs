@@ -118,7 +118,7 @@ impl Shared {
         if let Some(queues) = self.routes.named(name) {
             return Ok(queues);
         }
-        declare::declare(&self.store, &QueueSpec::durable(name.clone())).or_else(|error| {
+        declare::declare(&self.store, &self.routes, &QueueSpec::durable(name.clone())).or_else(|error| {
             match error.kind() {
                 // Somebody made it as a temporary queue this moment: it takes messages as well.
                 ErrorKind::Conflict => Ok(()),
