@@ -90,12 +90,7 @@ async fn open_without_limit(config: &AmqpConfig, endpoint: &Endpoint, role: &str
 /// Waits for a method and returns its arguments.
 async fn expect(reader: &mut FrameReader, expected: Method, config: &AmqpConfig) -> Result<Bytes> {
     loop {
-        let (chunk, frame) = match reader.frame().await {
-            Ok(found) => found,
-            // How RabbitMQ before 3.2 and other brokers refuse credentials.
-            Err(_) if expected == Method::ConnectionTune => return Err(error::denied(config)),
-            Err(error) => return Err(error),
-        };
+        let (chunk, frame) = reader.frame().await?;
         if frame.kind != Kind::Method {
             continue;
         }

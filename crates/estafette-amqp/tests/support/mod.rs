@@ -1,0 +1,117 @@
+//! What tests against a real broker share: how to reach it, and a proxy that misbehaves.
+
+#![allow(dead_code, unreachable_pub, reason = "each test program uses some of it")]
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use anyhow::Result;
+use estafette_core::Transport;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+};
+
+/// The broker's URL.
+pub fn url() -> String {
+    let Ok(url) = std::env::var("ESTAFETTE_TEST_AMQP_URL") else {
+        panic!(
+            "this test needs RabbitMQ: run `scripts/services up`, then `eval \"$(scripts/services env)\"`"
+        );
+    };
+    url
+}
+
+/// Host and port of the broker.
+pub fn address() -> String {
+    let url = url();
+    let authority = url.trim_start_matches("amqp://").split(['/', '?']).next().unwrap_or_default().to_owned();
+    authority.rsplit('@').next().unwrap_or_default().to_owned()
+}
+
+/// A transport with these settings.
+pub async fn connect(settings: &str) -> Result<Arc<dyn Transport>> {
+    Ok(estafette_amqp::connect(format!("{}?{settings}", url()).parse()?).await?)
+}
+
+/// A transport that reaches the broker through the proxy.
+pub async fn connect_through(proxy: &Proxy, settings: &str) -> Result<Arc<dyn Transport>> {
+    let url = url().replace(&address(), &format!("127.0.0.1:{}", proxy.port));
+    Ok(estafette_amqp::connect(format!("{url}?{settings}").parse()?).await?)
+}
+
+/// Carries connections to the broker until told otherwise.
+#[derive(Clone)]
+pub struct Proxy {
+    port: u16,
+    state: Arc<State>,
+}
+
+#[derive(Default)]
+struct State {
+    cut: Notify,
+    refuses: AtomicBool,
+    /// Connections made before this count carry nothing any more.
+    stalled_before: AtomicU64,
+    connections: AtomicU64,
+}
+
+impl Proxy {
+    pub async fn start() -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let proxy = Self { port: listener.local_addr()?.port(), state: Arc::default() };
+        let state = Arc::clone(&proxy.state);
+        let broker = address();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                if state.refuses.load(Ordering::Acquire) {
+                    continue;
+                }
+                tokio::spawn(carry(client, broker.clone(), Arc::clone(&state)));
+            }
+        });
+        Ok(proxy)
+    }
+
+    /// Ends every connection.
+    pub fn cut(&self) {
+        self.state.cut.notify_waiters();
+    }
+
+    /// Refuses new connections, or not any more.
+    pub fn refuse(&self, refuse: bool) {
+        self.state.refuses.store(refuse, Ordering::Release);
+    }
+
+    /// Lets everything on the present connections disappear, without ending them.
+    pub fn stall(&self) {
+        self.state.stalled_before.store(self.state.connections.load(Ordering::Acquire), Ordering::Release);
+    }
+}
+
+async fn carry(mut client: TcpStream, broker: String, state: Arc<State>) {
+    let number = state.connections.fetch_add(1, Ordering::AcqRel);
+    let Ok(mut server) = TcpStream::connect(broker).await else { return };
+    let is_stalled = || state.stalled_before.load(Ordering::Acquire) > number;
+    let (mut from_client, mut from_server) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    loop {
+        tokio::select! {
+            () = state.cut.notified() => return,
+            read = client.read(&mut from_client) => match read {
+                Ok(count) if count > 0 => {
+                    if !is_stalled() && server.write_all(&from_client[..count]).await.is_err() { return }
+                }
+                _ => return,
+            },
+            read = server.read(&mut from_server) => match read {
+                Ok(count) if count > 0 => {
+                    if !is_stalled() && client.write_all(&from_server[..count]).await.is_err() { return }
+                }
+                _ => return,
+            },
+        }
+    }
+}
