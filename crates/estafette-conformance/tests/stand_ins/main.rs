@@ -34,28 +34,39 @@ async fn report_on(fault: Fault, behaviours: &[&str]) -> Report {
     run(Subject::new(connect, "memory:"), options).await.unwrap()
 }
 
+/// Those of the behaviours that did not notice the fault, with what they said.
+async fn overlooked(fault: Fault, behaviours: &[&'static str]) -> Vec<(&'static str, Verdict)> {
+    let report = report_on(fault, behaviours).await;
+    let verdict_on = |name: &'static str| {
+        let is_named =
+            |finding: &&Finding| format!("{}::{}", finding.behaviour.group, finding.behaviour.name) == name;
+        let finding = report.findings.iter().find(is_named);
+        (name, finding.unwrap_or_else(|| panic!("there is no behaviour {name}")).verdict.clone())
+    };
+    let verdicts = behaviours.iter().copied().map(verdict_on);
+    verdicts.filter(|(_, verdict)| !matches!(verdict, Verdict::Violated(_))).collect()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_stand_in_is_noticed() {
-    let mut reports = JoinSet::new();
+    let mut asked = JoinSet::new();
     for (fault, behaviours) in NOTICED {
-        reports.spawn(async move { (fault, behaviours, report_on(*fault, behaviours).await) });
-    }
-    let mut overlooked = Vec::new();
-    while let Some(done) = reports.join_next().await {
-        let (fault, behaviours, report) = done.unwrap();
-        for name in *behaviours {
-            let is_named = |finding: &&Finding| {
-                format!("{}::{}", finding.behaviour.group, finding.behaviour.name) == *name
-            };
-            let finding = report.findings.iter().find(is_named);
-            let verdict = &finding.unwrap_or_else(|| panic!("there is no behaviour {name}")).verdict;
-            if !matches!(verdict, Verdict::Violated(_)) {
-                overlooked.push(format!("{fault:?} by {name}: {verdict:?}"));
+        asked.spawn(async move {
+            let mut left = overlooked(*fault, behaviours).await;
+            // What comes too early looks as if it came in time when the machine stood still meanwhile; not every time.
+            for _again in 0..3 {
+                if !left.is_empty() {
+                    let names: Vec<_> = left.iter().map(|(name, _)| *name).collect();
+                    left = overlooked(*fault, &names).await;
+                }
             }
-        }
+            left.into_iter().map(|(name, verdict)| format!("{fault:?} by {name}: {verdict:?}")).collect()
+        });
     }
-    overlooked.sort();
-    assert!(overlooked.is_empty(), "overlooked:\n{}", overlooked.join("\n"));
+    let mut lines: Vec<String> =
+        asked.join_all().await.into_iter().flat_map(|lines: Vec<String>| lines).collect();
+    lines.sort();
+    assert!(lines.is_empty(), "overlooked:\n{}", lines.join("\n"));
 }
 
 #[test]
