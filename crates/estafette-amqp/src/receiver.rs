@@ -17,6 +17,7 @@ use crate::{
     config::QueueType,
     envelope, error,
     hold::{Consumer, Handed, Hold, Inbox, State},
+    link::Incoming,
     marks,
     protocol::{Properties, request},
     settler::AmqpSettler,
@@ -187,7 +188,7 @@ impl AmqpReceiver {
         let room = self.options.unsettled_max.saturating_sub(state.out).min(max);
         while taken.count() < room {
             let Some(incoming) = state.fresh.pop_front() else { break };
-            self.take_one(state, incoming, now, wall, &mut taken);
+            self.take_one(state, incoming, (now, wall), &mut taken);
         }
         if taken.count() > 0 {
             self.hold.look_at(state, now + self.options.lease);
@@ -195,14 +196,8 @@ impl AmqpReceiver {
         taken
     }
 
-    fn take_one(
-        &self,
-        state: &mut State,
-        incoming: crate::link::Incoming,
-        now: Instant,
-        wall: Timestamp,
-        taken: &mut Taken,
-    ) {
+    fn take_one(&self, state: &mut State, incoming: Incoming, now: (Instant, Timestamp), taken: &mut Taken) {
+        let (now, wall) = now;
         let read = envelope::read(&incoming.content, &incoming.origin);
         let failure = match &read {
             Ok(envelope) if envelope.is_expired(wall) => Some(Failure::expired(envelope)),

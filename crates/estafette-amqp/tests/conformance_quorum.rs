@@ -1,5 +1,7 @@
 //! The contract, against a real broker: quorum queues.
 
+#![allow(clippy::panic, reason = "a test fails by panicking")]
+
 estafette_conformance::suite!(estafette_amqp::connect, |_directory| {
     let Ok(url) = std::env::var("ESTAFETTE_TEST_AMQP_URL") else {
         panic!(

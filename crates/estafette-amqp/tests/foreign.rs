@@ -2,6 +2,13 @@
 //!
 //! The other program is played by a bare connection that says exactly the bytes that were recorded.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test fails by panicking"
+)]
+
 mod bare;
 mod support;
 

@@ -1,5 +1,12 @@
 //! Recovery, against a real broker behind a proxy that cuts, stalls and refuses.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test fails by panicking"
+)]
+
 mod support;
 
 use std::{collections::HashSet, time::Duration};

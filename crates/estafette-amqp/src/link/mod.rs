@@ -94,7 +94,7 @@ impl Shared {
     }
 
     /// Ends the link for everybody, once.
-    fn end(&self, error: Error) {
+    fn end(&self, error: &Error) {
         {
             let mut ended = lock(&self.ended);
             if ended.is_some() {
@@ -105,7 +105,7 @@ impl Shared {
         }
         let entries = lock(&self.channels).take_all();
         for entry in entries {
-            entry.close(&error);
+            entry.close(error);
         }
         lock(&self.out).clear();
         self.wake_writer.notify_one();
@@ -140,7 +140,7 @@ impl Link {
         if let Some(error) = self.error() {
             return Err(error);
         }
-        channel.call(|out, id| request::channel_open(out, id)).await?;
+        channel.call(request::channel_open).await?;
         Ok(channel)
     }
 
@@ -184,7 +184,7 @@ impl Link {
             // No answer within the time is as good: the broker notices the closed socket.
             drop(tokio::time::timeout(GOODBYE, ended).await);
         }
-        self.shared.end(error::closed());
+        self.shared.end(&error::closed());
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -194,7 +194,7 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        self.shared.end(error::closed());
+        self.shared.end(&error::closed());
         for task in &self.tasks {
             task.abort();
         }

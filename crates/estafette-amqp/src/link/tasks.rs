@@ -87,7 +87,7 @@ pub(crate) async fn read(shared: Arc<Shared>, mut reader: FrameReader) {
             Err(error) => Err(error),
         };
         if let Err(error) = handled {
-            shared.end(error);
+            shared.end(&error);
         }
     }
 }
@@ -106,7 +106,7 @@ pub(crate) async fn write(shared: Arc<Shared>, mut stream: Pin<Box<dyn AsyncWrit
             }
             next_beat = Instant::now() + beat;
             if is_silent(&shared) {
-                shared.end(error::silent(shared.heartbeat));
+                shared.end(&error::silent(shared.heartbeat));
                 break;
             }
             if !shared.heartbeat.is_zero() {
@@ -114,7 +114,7 @@ pub(crate) async fn write(shared: Arc<Shared>, mut stream: Pin<Box<dyn AsyncWrit
             }
         }
         if let Err(error) = write_batch(&shared, &mut stream, &batch).await {
-            shared.end(error);
+            shared.end(&error);
         }
         batch.clear();
         batch.shrink_to(KEPT_BYTES_MAX);

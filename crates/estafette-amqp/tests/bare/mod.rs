@@ -1,6 +1,7 @@
 //! A connection that says what it is told to, byte by byte: another program's.
 
 #![allow(unreachable_pub, reason = "a module of a test")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use anyhow::{Context as _, Result, bail, ensure};
 use tokio::{

@@ -1,6 +1,7 @@
 //! What tests against a real broker share: how to reach it, and a proxy that misbehaves.
 
 #![allow(dead_code, unreachable_pub, reason = "each test program uses some of it")]
+#![allow(clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::sync::{
     Arc,
@@ -39,8 +40,13 @@ pub async fn connect(settings: &str) -> Result<Arc<dyn Transport>> {
 
 /// A transport that reaches the broker through the proxy.
 pub async fn connect_through(proxy: &Proxy, settings: &str) -> Result<Arc<dyn Transport>> {
+    Ok(estafette_amqp::connect(url_through(proxy, settings).parse()?).await?)
+}
+
+/// The URL that leads through the proxy.
+pub fn url_through(proxy: &Proxy, settings: &str) -> String {
     let url = url().replace(&address(), &format!("127.0.0.1:{}", proxy.port));
-    Ok(estafette_amqp::connect(format!("{url}?{settings}").parse()?).await?)
+    format!("{url}?{settings}")
 }
 
 /// Carries connections to the broker until told otherwise.

@@ -22,7 +22,7 @@ pub fn cases(size: Size) -> Vec<Case> {
     let mut cases = Vec::new();
     for window in [100, 1000] {
         let floor = Loop::blocking(move |_| floor::amqp::publish(&address()?, messages, window));
-        let ours = Loop::asynchronous(move |_| publish(messages, window));
+        let ours = Loop::asynchronous(move |_| spawned(publish(messages, window)));
         cases.push(
             Case::new(format!("amqp: publish with confirms, window {window}"), floor)
                 .ours(ours, Target::RatioMin(0.9)),
@@ -30,7 +30,7 @@ pub fn cases(size: Size) -> Vec<Case> {
     }
     for (name, block) in [("an ack each", 1), ("acks in blocks", 50)] {
         let floor = Loop::blocking(move |_| floor::amqp::consume(&address()?, messages, PREFETCH, block));
-        let ours = Loop::asynchronous(move |_| consume(messages, block == 1));
+        let ours = Loop::asynchronous(move |_| spawned(consume(messages, block == 1)));
         cases.push(
             Case::new(format!("amqp: consume {messages}, prefetch {PREFETCH}, {name}"), floor)
                 .ours(ours, Target::RatioMin(0.85)),
@@ -110,4 +110,9 @@ async fn consume(messages: u32, ack_each: bool) -> anyhow::Result<Rate> {
     transport.admin().delete(&queue).await?;
     transport.close().await?;
     Ok(rate)
+}
+
+/// Runs on a worker thread, as a service does, and not on the thread that waits for the runtime.
+async fn spawned(work: impl Future<Output = anyhow::Result<Rate>> + Send + 'static) -> anyhow::Result<Rate> {
+    tokio::spawn(work).await?
 }
