@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use estafette_bench::cases::{self, Size};
-use estafette_bench::{Case, Outcome, Settings, floor, json, run, table};
+use estafette_bench::{Case, Outcome, Settings, floor, json, ours, run, table};
 
 /// Runs Estafette beside bare loops, in turns, and prints the ratios.
 ///
@@ -70,6 +70,7 @@ impl Group {
 fn agent() -> Option<anyhow::Result<()>> {
     let arguments: Vec<String> = std::env::args().collect();
     match arguments.get(1)?.as_str() {
+        ours::LATENCY_AGENT => Some(ours::latency_agent(arguments.get(2..)?)),
         floor::workers::AGENT => Some(floor::workers::echo(arguments.get(2..)?)),
         cases::workers::AGENT => Some(cases::workers::run(arguments.get(2..)?)),
         _ => None,
