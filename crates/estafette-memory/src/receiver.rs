@@ -100,8 +100,10 @@ impl Receiver for MemoryReceiver {
             if !deliveries.is_empty() || max == 0 || Instant::now() >= deadline {
                 return Ok(deliveries);
             }
+            // One that holds all it may does not listen: the wake-up is for another receiver.
+            let can_take = self.has_room();
             tokio::select! {
-                () = arrived => {}
+                () = arrived, if can_take => {}
                 () = freed => {}
                 () = tokio::time::sleep_until(self.look_again_at(deadline)) => {}
             }
