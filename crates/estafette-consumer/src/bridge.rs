@@ -78,9 +78,10 @@ impl Bridge {
     async fn run_with(self, mut trigger: Trigger) -> Result<Summary> {
         let mut settling = Settling::new(self.spec.name.clone());
         let mut heartbeat = Heartbeat::new(ReceiveOptions::default().lease);
+        heartbeat.start().await;
         let (mut failures, mut receiver) = (0, None);
         let reason = loop {
-            let step = self.step(&mut receiver, &mut settling, &mut heartbeat);
+            let step = self.step(&mut receiver, &mut settling, &heartbeat);
             let moved = tokio::select! {
                 moved = step => moved,
                 // What was taken and is not confirmed goes back by itself.
@@ -127,9 +128,10 @@ impl Bridge {
         &self,
         receiver: &mut Option<Box<dyn Receiver>>,
         settling: &mut Settling,
-        heartbeat: &mut Heartbeat,
+        heartbeat: &Heartbeat,
     ) -> Result<Option<StopReason>> {
-        let left = self.count_max.map_or(u64::MAX, |count| count.saturating_sub(settling.summary.acked));
+        let moved = settling.summary.acked + settling.summary.dead;
+        let left = self.count_max.map_or(u64::MAX, |count| count.saturating_sub(moved));
         if left == 0 {
             return Ok(Some(StopReason::Count));
         }

@@ -1,6 +1,6 @@
 //! What can be set about a consumer, and the ways to run it.
 
-use std::{future::Future, num::NonZeroUsize, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use estafette_core::{
     BoxError, Error, ErrorKind, Lifetime, Message, Pattern, QueueName, QueueSpec, ReceiveOptions, Result,
@@ -15,7 +15,7 @@ use crate::{
     handler::{Answering, Typed, Untyped},
     router::{BoxHandler, Layers, Router},
     start::open,
-    stop::{Limits, Trigger},
+    stop::{Asked, Limits, Trigger, either},
 };
 
 /// Takes messages from one queue and hands them to handlers.
@@ -34,7 +34,7 @@ pub struct Consumer {
     pub(crate) concurrency: usize,
     pub(crate) time_limit: Option<Duration>,
     pub(crate) grace: Duration,
-    asked: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    asked: Option<Asked>,
     mistake: Option<Error>,
 }
 
@@ -160,7 +160,7 @@ impl Consumer {
     }
 
     /// At most so many unsettled deliveries at once; 1,000 by default. How many are really taken ahead follows from how
-    /// quickly they are handled.
+    /// quickly they are handled: none while handlers take long.
     pub fn prefetch(mut self, deliveries: usize) -> Self {
         self.options.unsettled_max = deliveries.max(1);
         self
@@ -200,7 +200,7 @@ impl Consumer {
         self
     }
 
-    /// Stops after so many failed attempts.
+    /// Stops after so many failed attempts: those that end as a retry or as a dead letter.
     pub fn failures_max(mut self, failures: u64) -> Self {
         self.limits.failures = Some(failures.max(1));
         self
@@ -212,7 +212,7 @@ impl Consumer {
         self
     }
 
-    /// Stops when no message came for so long.
+    /// Stops when nothing came and nothing was handled for so long.
     pub fn idle_max(mut self, idle: Duration) -> Self {
         self.limits.idle = Some(idle);
         self
@@ -232,7 +232,11 @@ impl Consumer {
 
     /// Stops when `future` ends, besides what else may stop it.
     pub fn stop_when(mut self, future: impl Future<Output = ()> + Send + 'static) -> Self {
-        self.asked = Some(Box::pin(future));
+        let asked: Asked = Box::pin(future);
+        self.asked = Some(match self.asked.take() {
+            Some(before) => either(before, asked),
+            None => asked,
+        });
         self
     }
 

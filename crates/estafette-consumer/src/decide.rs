@@ -1,6 +1,10 @@
 //! From what a handler did to what becomes of the message.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 use estafette_core::{BoxError, Delivery, Failure, Outcome, Reason, Retry, Timestamp};
 
@@ -49,10 +53,11 @@ impl Rules {
         };
         let error = match fault {
             Fault::Error(error) => {
-                if let Some(verdict) = self.by_error.as_ref().and_then(|policy| policy(&error, attempt)) {
-                    return self.apply(attempt, verdict);
+                match self.by_error.as_ref().map_or(Ok(None), |policy| ask(policy, &error, attempt)) {
+                    Ok(Some(verdict)) => return self.apply(attempt, verdict),
+                    Ok(None) => chain(&*error),
+                    Err(panic) => format!("{}; and the error policy panicked: {panic}", chain(&*error)),
                 }
-                chain(&*error)
             }
             Fault::Panic(text) => format!("the handler panicked: {text}"),
             Fault::TimedOut(limit) => format!("the handler took longer than {limit:?}"),
@@ -74,6 +79,18 @@ impl Rules {
             }
         }
     }
+}
+
+/// Asks the user's policy; the text of its panic if it panics.
+fn ask(policy: &ErrorPolicy, error: &BoxError, attempt: u32) -> Result<Option<Verdict>, String> {
+    let call = AssertUnwindSafe(|| policy(error, attempt));
+    catch_unwind(call).map_err(|panic| panic_text(&*panic))
+}
+
+/// What was given to `panic!`.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }
 
 /// An error and its sources, joined by colons.

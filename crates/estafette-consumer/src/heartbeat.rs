@@ -50,16 +50,19 @@ impl Heartbeat {
         self.registry.clone()
     }
 
+    /// Starts the task. It has had its first turn when this returns: were it still in this thread's queue, a handler that
+    /// occupies the thread would keep it there.
+    pub(crate) async fn start(&mut self) {
+        self.task.get_or_insert_with(|| tokio::spawn(beat(self.registry.clone(), self.lease)));
+        tokio::task::yield_now().await;
+    }
+
     /// Begins to keep the leases of `deliveries`.
-    pub(crate) fn add(&mut self, deliveries: &[Delivery]) {
+    pub(crate) fn add(&self, deliveries: &[Delivery]) {
         let Some(settler) = deliveries.first().and_then(Delivery::settler) else { return };
         let mut held = self.registry.lock();
         held.settler.get_or_insert_with(|| Arc::clone(settler));
         held.tickets.extend(deliveries.iter().map(Delivery::ticket));
-        drop(held);
-        if self.task.is_none() {
-            self.task = Some(tokio::spawn(beat(self.registry(), self.lease)));
-        }
     }
 }
 
@@ -90,6 +93,8 @@ async fn beat(registry: Registry, lease: Duration) {
                 Err(error) if error.kind() == ErrorKind::LeaseLost => {
                     held.tickets.remove(ticket);
                 }
+                // As the transport's guarantees say: trying again does not help.
+                Err(error) if error.kind() == ErrorKind::Unsupported => return,
                 Err(error) => tracing::warn!(error = error.report(), "a lease could not be extended"),
                 Ok(()) => {}
             }

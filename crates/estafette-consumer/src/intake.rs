@@ -1,9 +1,9 @@
 //! The incoming end of the loop: taking deliveries, as many as will soon be handled.
 
-use std::{collections::VecDeque, future::Future, pin::Pin, time::Duration};
+use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use estafette_core::{Delivery, Receiver, Result, Retry};
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 /// How far ahead deliveries are taken: as many as were handled in this time of late.
 const LOOK_AHEAD: Duration = Duration::from_millis(100);
@@ -11,7 +11,7 @@ const LOOK_AHEAD: Duration = Duration::from_millis(100);
 /// How long one wait for deliveries takes at most.
 const WAIT: Duration = Duration::from_secs(60);
 
-/// How long a wait takes while the queue holds no ready message but is not empty either.
+/// How long a wait takes while the run is until the queue is empty, and it holds no ready message but is not empty either.
 const WAIT_FOR_EMPTY: Duration = Duration::from_millis(100);
 
 /// How long an ongoing wait is given to return what it may just have taken, when the run ends.
@@ -22,44 +22,67 @@ type Receiving = Pin<Box<dyn Future<Output = (Box<dyn Receiver>, Result<Vec<Deli
 /// Deliveries taken and not begun, and the wait for more.
 pub(crate) struct Intake {
     pub(crate) buffer: VecDeque<Delivery>,
-    concurrency: usize,
     prefetch_max: usize,
     /// The receiver, unless a wait holds it.
     receiver: Option<Box<dyn Receiver>>,
     receiving: Option<Receiving>,
+    /// Ends the wait, which then gives the receiver back.
+    enough: Arc<Notify>,
+    /// Whether the last wait brought nothing.
+    found_nothing: bool,
     /// Failures since deliveries could be taken the last time.
     failures: u32,
-    pub(crate) last_arrival: Instant,
     rate: Rate,
 }
 
 impl Intake {
-    pub(crate) fn new(receiver: Box<dyn Receiver>, concurrency: usize, prefetch_max: usize) -> Self {
+    pub(crate) fn new(receiver: Box<dyn Receiver>, prefetch_max: usize) -> Self {
         Self {
             buffer: VecDeque::new(),
-            concurrency,
             prefetch_max,
             receiver: Some(receiver),
             receiving: None,
+            enough: Arc::default(),
+            found_nothing: false,
             failures: 0,
-            last_arrival: Instant::now(),
             rate: Rate::new(),
         }
     }
 
-    /// Begins to wait for deliveries unless it does already or enough are buffered. At most `room` are taken.
-    pub(crate) fn start(&mut self, room: usize, handled: u64, until_empty: bool) {
-        if self.receiving.is_some() || self.buffer.len() >= self.concurrency.div_ceil(2) {
+    /// Begins to wait for deliveries, for the idle handlers and as many more as will soon be handled, unless that already
+    /// goes on or half of them are buffered. At most `room` are taken.
+    ///
+    /// A handler that takes long gets nothing ahead: what it could not begin is better left to another consumer.
+    pub(crate) fn start(&mut self, idle: usize, room: usize, handled: u64, until_empty: bool) {
+        if self.receiving.is_some() {
             return;
         }
-        let ahead = self.rate.ahead(handled).clamp(self.concurrency, self.prefetch_max.max(self.concurrency));
-        let max = ahead.min(room);
+        let wanted = idle + self.rate.ahead(handled).min(self.prefetch_max);
+        if self.buffer.len() * 2 >= wanted {
+            return;
+        }
+        let max = (wanted - self.buffer.len()).min(room);
         let Some(mut receiver) = self.receiver.take_if(|_| max > 0) else { return };
-        let wait = if until_empty { WAIT_FOR_EMPTY } else { WAIT };
+        let wait = match until_empty {
+            false => WAIT,
+            true if self.found_nothing => WAIT_FOR_EMPTY,
+            true => Duration::ZERO,
+        };
         let pause = self.pause();
+        let enough = Arc::clone(&self.enough);
         self.receiving = Some(Box::pin(async move {
-            tokio::time::sleep(pause).await;
-            let result = receiver.receive(max, wait).await;
+            let receive = async {
+                // Even a sleep of no length takes until the timer's next tick.
+                if !pause.is_zero() {
+                    tokio::time::sleep(pause).await;
+                }
+                receiver.receive(max, wait).await
+            };
+            let result = tokio::select! {
+                biased;
+                result = receive => result,
+                () = enough.notified() => Ok(Vec::new()),
+            };
             (receiver, result)
         }));
     }
@@ -87,9 +110,7 @@ impl Intake {
                     tracing::info!(failures = self.failures, "receiving works again");
                 }
                 self.failures = 0;
-                if !deliveries.is_empty() {
-                    self.last_arrival = Instant::now();
-                }
+                self.found_nothing = deliveries.is_empty();
                 taken(&deliveries);
                 self.buffer.extend(deliveries);
                 Ok(self.buffer.len())
@@ -113,13 +134,19 @@ impl Intake {
     }
 
     /// Ends taking deliveries. What an ongoing wait has already taken ends up in the buffer.
-    pub(crate) async fn close(&mut self) {
-        if let Some(receiving) = self.receiving.take()
-            && let Ok((receiver, result)) = tokio::time::timeout(LAST_WAIT, receiving).await
-        {
-            self.receiver = Some(receiver);
-            self.buffer.extend(result.unwrap_or_default());
-        }
+    pub(crate) async fn close(&mut self, taken: impl FnOnce(&[Delivery])) {
+        let Some(mut receiving) = self.receiving.take() else { return };
+        let (receiver, result) = match tokio::time::timeout(LAST_WAIT, &mut receiving).await {
+            Ok(received) => received,
+            Err(_elapsed) => {
+                self.enough.notify_one();
+                receiving.await
+            }
+        };
+        self.receiver = Some(receiver);
+        let deliveries = result.unwrap_or_default();
+        taken(&deliveries);
+        self.buffer.extend(deliveries);
     }
 
     /// Lets go of the queue, after everything was settled.
@@ -135,7 +162,7 @@ impl Intake {
     }
 }
 
-/// How many messages are handled in [`LOOK_AHEAD`], by the time since the last look.
+/// How many messages are handled in [`LOOK_AHEAD`], by how long the last ones took.
 struct Rate {
     at: Instant,
     handled: u64,
@@ -163,8 +190,8 @@ impl Rate {
                 self.ahead = ahead.min(limit) as usize;
             }
             self.handled = handled;
+            self.at = Instant::now();
         }
-        self.at = Instant::now();
         self.ahead
     }
 }

@@ -11,7 +11,7 @@ use estafette_core::{
     Receiver, Result, Transport, settle_all,
 };
 use tokio::{
-    sync::{OnceCell, oneshot},
+    sync::{Mutex as AsyncMutex, oneshot},
     task::JoinHandle,
 };
 
@@ -28,7 +28,8 @@ pub struct Requester {
 
 struct Shared {
     transport: Arc<dyn Transport>,
-    replies: OnceCell<Replies>,
+    /// Where replies arrive; made again when that has ended.
+    replies: AsyncMutex<Option<Replies>>,
     waiting: Mutex<HashMap<Box<str>, oneshot::Sender<Arc<Envelope>>>>,
 }
 
@@ -47,7 +48,7 @@ impl Requester {
     /// A requester on `transport`.
     #[must_use]
     pub fn new(transport: Arc<dyn Transport>) -> Self {
-        let shared = Shared { transport, replies: OnceCell::new(), waiting: Mutex::default() };
+        let shared = Shared { transport, replies: AsyncMutex::default(), waiting: Mutex::default() };
         Self { shared: Arc::new(shared) }
     }
 
@@ -91,14 +92,16 @@ impl Shared {
     }
 
     async fn reply_queue(&self, shared: &Arc<Self>) -> Result<QueueName> {
-        let replies = self.replies.get_or_try_init(|| async {
-            let spec = QueueSpec::temporary();
-            self.transport.declare(&spec).await?;
-            let receiver = self.transport.receiver(&spec.name, ReceiveOptions::default()).await?;
-            let task = tokio::spawn(collect(Arc::downgrade(shared), receiver));
-            Ok::<_, Error>(Replies { queue: spec.name, task })
-        });
-        Ok(replies.await?.queue.clone())
+        let mut replies = self.replies.lock().await;
+        if let Some(live) = replies.as_ref().filter(|replies| !replies.task.is_finished()) {
+            return Ok(live.queue.clone());
+        }
+        let spec = QueueSpec::temporary();
+        self.transport.declare(&spec).await?;
+        let receiver = self.transport.receiver(&spec.name, ReceiveOptions::default()).await?;
+        let task = tokio::spawn(collect(Arc::downgrade(shared), receiver));
+        *replies = Some(Replies { queue: spec.name.clone(), task });
+        Ok(spec.name)
     }
 
     fn resolve(&self, delivery: &Delivery) {

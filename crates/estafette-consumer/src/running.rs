@@ -10,10 +10,13 @@ use tracing::Instrument;
 use crate::{
     Context, Handler,
     context::Origin,
-    decide::{Fault, Rules},
+    decide::{Fault, Rules, panic_text},
 };
 
 type Done = (Delivery, Outcome);
+
+/// How long handlers that were ended may take to let go.
+const ABORT_WAIT: Duration = Duration::from_millis(500);
 
 /// What it takes to handle a delivery; the same for all of a run.
 pub(crate) struct Engine {
@@ -61,12 +64,6 @@ impl Engine {
     }
 }
 
-/// What was given to `panic!`.
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
-}
-
 /// The handlers that are running.
 pub(crate) enum Running {
     /// At most one, in the loop's own task: no hand-over to another thread and back.
@@ -87,10 +84,11 @@ impl Running {
         }
     }
 
-    pub(crate) fn has_room(&self) -> bool {
+    /// How many more handlers may run.
+    pub(crate) fn room(&self) -> usize {
         match self {
-            Self::One(running) => running.is_none(),
-            Self::Many(tasks, max) => tasks.len() < *max,
+            Self::One(running) => usize::from(running.is_none()),
+            Self::Many(tasks, max) => max.saturating_sub(tasks.len()),
         }
     }
 
@@ -143,11 +141,29 @@ impl Running {
         }
     }
 
-    /// Ends every handler where it is; the deliveries return.
-    pub(crate) async fn abort(&mut self) {
+    /// Ends every handler where it is; the deliveries return. What was done by then is returned.
+    ///
+    /// A handler that occupies its thread cannot be ended: it is left behind, and its delivery returns when it lets go.
+    pub(crate) async fn abort(&mut self) -> Vec<Done> {
+        let mut done = Vec::new();
         match self {
             Self::One(running) => *running = None,
-            Self::Many(tasks, _) => tasks.shutdown().await,
+            Self::Many(tasks, _) => {
+                tasks.abort_all();
+                let ended = async {
+                    while let Some(ended) = tasks.join_next().await {
+                        done.extend(ended.ok());
+                    }
+                };
+                if tokio::time::timeout(ABORT_WAIT, ended).await.is_err() {
+                    tracing::warn!(
+                        running = tasks.len(),
+                        "handlers that occupy their threads are left behind"
+                    );
+                    tasks.detach_all();
+                }
+            }
         }
+        done
     }
 }

@@ -15,6 +15,7 @@ pub(crate) struct Settling {
     queue: QueueName,
     pending: Vec<(Delivery, Outcome)>,
     pub(crate) summary: Summary,
+    /// How many were decided to be retries or dead letters.
     pub(crate) failures: u64,
 }
 
@@ -24,6 +25,9 @@ impl Settling {
     }
 
     pub(crate) fn push(&mut self, delivery: Delivery, outcome: Outcome) {
+        if matches!(outcome, Outcome::Retry { .. } | Outcome::Reject(_)) {
+            self.failures += 1;
+        }
         self.pending.push((delivery, outcome));
     }
 
@@ -58,7 +62,6 @@ impl Settling {
         summary.dead += settled.dead;
         summary.released += settled.released;
         summary.lost += settled.lost;
-        self.failures += settled.retried + settled.dead;
         let queue = self.queue.as_str();
         for (outcome, count) in [
             ("ack", settled.acked),

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use estafette_core::{QueueSpec, ReceiveOptions, Receiver, Result, Retry, Transport};
+use tokio::time::Instant;
 
 use crate::{
     Consumer,
@@ -12,6 +13,7 @@ use crate::{
     pump::Pump,
     running::{Engine, Running},
     settling::Settling,
+    stop::MemoryWatch,
 };
 
 /// Declares the queue and begins to receive from it, trying again while the engine cannot be reached.
@@ -48,14 +50,17 @@ impl Consumer {
         let engine = Engine { handler, origin, rules: self.rules, time_limit: self.time_limit, seconds };
         Pump {
             engine: Arc::new(engine),
-            intake: Intake::new(receiver, self.concurrency, self.options.unsettled_max),
+            intake: Intake::new(receiver, self.options.unsettled_max),
             running: Running::new(self.concurrency),
             settling: Settling::new(queue),
             heartbeat: Heartbeat::new(self.options.lease),
             limits: self.limits,
+            memory: MemoryWatch::new(self.limits.memory_bytes),
             grace: self.grace,
             handled: 0,
             settling_now: None,
+            last_activity: Instant::now(),
+            gave_way: Instant::now(),
         }
     }
 }

@@ -10,12 +10,25 @@ use tokio::{
 
 use crate::StopReason;
 
+/// A future whose end asks a run to stop.
+pub(crate) type Asked = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The end of the one or the other.
+pub(crate) fn either(one: Asked, other: Asked) -> Asked {
+    Box::pin(async move {
+        tokio::select! {
+            () = one => {}
+            () = other => {}
+        }
+    })
+}
+
 /// What asks a run to stop from outside, besides its own limits.
 #[derive(Default)]
 pub(crate) struct Trigger {
     signals: Option<(Signal, Signal)>,
     deadline: Option<Instant>,
-    asked: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    asked: Option<Asked>,
 }
 
 impl Trigger {
@@ -32,8 +45,11 @@ impl Trigger {
     }
 
     /// Also when `asked` ends.
-    pub(crate) fn or_when(mut self, asked: Pin<Box<dyn Future<Output = ()> + Send>>) -> Self {
-        self.asked = Some(asked);
+    pub(crate) fn or_when(mut self, asked: Asked) -> Self {
+        self.asked = Some(match self.asked.take() {
+            Some(before) => either(before, asked),
+            None => asked,
+        });
         self
     }
 
@@ -72,7 +88,7 @@ async fn passed(deadline: Option<Instant>) {
     }
 }
 
-async fn ended(asked: &mut Option<Pin<Box<dyn Future<Output = ()> + Send>>>) {
+async fn ended(asked: &mut Option<Asked>) {
     match asked {
         Some(future) => future.await,
         None => std::future::pending().await,
@@ -80,7 +96,7 @@ async fn ended(asked: &mut Option<Pin<Box<dyn Future<Output = ()> + Send>>>) {
 }
 
 /// The limits a run watches itself.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Limits {
     /// Ends after so many messages were handled.
     pub(crate) count: Option<u64>,
@@ -94,9 +110,48 @@ pub(crate) struct Limits {
     pub(crate) memory_bytes: Option<u64>,
 }
 
+/// Looks at the memory this process occupies, now and then.
+pub(crate) struct MemoryWatch {
+    max: Option<u64>,
+    look_at: Instant,
+}
+
+impl MemoryWatch {
+    /// How often it looks: reading the file takes longer than handling many a message.
+    const PERIOD: Duration = Duration::from_millis(100);
+
+    pub(crate) fn new(max: Option<u64>) -> Self {
+        Self { max, look_at: Instant::now() }
+    }
+
+    /// Whether the process occupies as much as allowed.
+    pub(crate) fn is_over(&mut self) -> bool {
+        let Some(max) = self.max else { return false };
+        let now = Instant::now();
+        if now < self.look_at {
+            return false;
+        }
+        self.look_at = now + Self::PERIOD;
+        resident_bytes().is_some_and(|used| used >= max)
+    }
+}
+
 /// The bytes of memory this process occupies; `None` where the system does not say.
-pub(crate) fn resident_bytes() -> Option<u64> {
-    // proc(5): the second field of statm is the resident set, in pages.
-    let pages: u64 = std::fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse().ok()?;
-    Some(pages * 4096)
+fn resident_bytes() -> Option<u64> {
+    // proc_pid_status(5), unlike statm, does not need the size of a page.
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_occupies_some_memory() {
+        let bytes = resident_bytes().unwrap();
+        assert!(bytes > 100 << 10 && bytes < 100 << 30, "{bytes}");
+    }
 }
