@@ -108,7 +108,8 @@ pub(crate) fn decode(frame: &[u8]) -> Result<Envelope> {
             *text = Some(rest.text()?);
         }
     }
-    let [subject, content_type, correlation_id, causation_id, traceparent, partition_key, reply_to] = optional;
+    let [subject, content_type, correlation_id, causation_id, traceparent, partition_key, reply_to] =
+        optional;
     let expires_at = match present & EXPIRES {
         0 => None,
         _ => Some(Timestamp::from_micros(i64::from_le_bytes(rest.array()?))),

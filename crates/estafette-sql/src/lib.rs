@@ -192,4 +192,3 @@ impl Shared {
 
 /// The shortest lease.
 const LEASE_MIN: Duration = Duration::from_millis(1);
-

@@ -50,7 +50,7 @@ impl Lines {
         session: &mut Session<'_>,
         block: i64,
         (first, last): (i64, i64),
-    ) -> Result<Vec<Result<Envelope, Damage>>> {
+    ) -> Result<Vec<Result<Envelope, Box<Damage>>>> {
         if self.block != Some(block) {
             self.envelopes.clear();
             session.statement(SELECT)?.query(&[block.into()], |row| {
@@ -86,8 +86,11 @@ pub(crate) struct Damage {
     pub(crate) error: Error,
 }
 
-fn decode(frame: &[u8]) -> Result<Envelope, Damage> {
-    frame::decode(frame).map_err(|error| Damage { envelope: Envelope::undecodable(frame.to_vec().into()), error })
+fn decode(frame: &[u8]) -> Result<Envelope, Box<Damage>> {
+    frame::decode(frame).map_err(|error| {
+        let envelope = Envelope::undecodable(frame.to_vec().into());
+        Box::new(Damage { envelope, error })
+    })
 }
 
 /// Envelopes as a block's lines, in order.

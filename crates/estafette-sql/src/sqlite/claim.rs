@@ -85,7 +85,8 @@ fn nothing(session: &mut Session<'_>, claim: &Claim, now: i64) -> Result<Taken> 
 /// Claims up to `max` messages. Expired ones go to the dead letters instead.
 pub(crate) fn claim(session: &mut Session<'_>, claim: &Claim) -> Result<Taken> {
     let now = now();
-    let mut hand = Hand { until: now + claim.lease, now, lines: Lines::default(), bytes: 0, messages: Vec::new() };
+    let mut hand =
+        Hand { until: now + claim.lease, now, lines: Lines::default(), bytes: 0, messages: Vec::new() };
     loop {
         let entries = select(session, claim, claim.max - hand.messages.len(), now)?;
         let buried = hand.take_all(session, &entries, claim.max)?;
@@ -182,13 +183,14 @@ impl Hand {
 }
 
 /// The envelope, and why it is not to be handed over, if it is not.
-fn judge(envelope: Result<Envelope, Damage>, now: Timestamp) -> (Envelope, Option<Failure>) {
+fn judge(envelope: Result<Envelope, Box<Damage>>, now: Timestamp) -> (Envelope, Option<Failure>) {
     match envelope {
         Ok(envelope) => {
             let failure = envelope.is_expired(now).then(|| Failure::expired(&envelope));
             (envelope, failure)
         }
-        Err(Damage { envelope, error }) => {
+        Err(damage) => {
+            let Damage { envelope, error } = *damage;
             (envelope, Some(Failure::new(Reason::Undecodable, error.report())))
         }
     }

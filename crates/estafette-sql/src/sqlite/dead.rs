@@ -20,7 +20,11 @@ const FIND: &str = "SELECT d.envelope, q.name FROM estafette_dead d JOIN estafet
 const DELETE: &str = "DELETE FROM estafette_dead WHERE id = ?1";
 
 /// The dead letters that `query` means, oldest first.
-pub(crate) fn list(session: &mut Session<'_>, name: &QueueName, query: &DeadQuery) -> Result<Vec<DeadLetter>> {
+pub(crate) fn list(
+    session: &mut Session<'_>,
+    name: &QueueName,
+    query: &DeadQuery,
+) -> Result<Vec<DeadLetter>> {
     let mut letters = Vec::new();
     walk(session, name, query, |_, letter| letters.push(letter))?;
     Ok(letters)

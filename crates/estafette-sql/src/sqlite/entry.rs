@@ -40,7 +40,8 @@ macro_rules! entry_columns {
 }
 pub(crate) use entry_columns;
 
-const INSERT: &str = "INSERT INTO estafette_entry (queue, due, block, first, last, state, attempt, place, partition_key,
+const INSERT: &str =
+    "INSERT INTO estafette_entry (queue, due, block, first, last, state, attempt, place, partition_key,
     first_failed_at, last_error) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
 const DELETE: &str =
     "DELETE FROM estafette_entry WHERE queue = ?1 AND due = ?2 AND block = ?3 AND first = ?4";

@@ -248,7 +248,8 @@ impl Store {
 
     async fn remove(&self, name: &QueueName, which: Which) -> Result<u64> {
         let name = name.clone();
-        let find = move |session: &mut Session<'_>| Ok((session.queue(&name)?, queues::newest_block(session)?));
+        let find =
+            move |session: &mut Session<'_>| Ok((session.queue(&name)?, queues::newest_block(session)?));
         let (queue, newest) = self.writer.run(Mode::Read, find).await?;
         let mut removed = 0;
         loop {

@@ -141,7 +141,9 @@ fn receipt(outgoing: &Outgoing, queues: usize) -> Result<Receipt> {
     let envelope = &outgoing.envelope;
     if outgoing.require_queue && !routing.is_routed() {
         let sentence = match &outgoing.destination {
-            Destination::Topic => format!("no queue is subscribed to {}, and one was required", envelope.topic),
+            Destination::Topic => {
+                format!("no queue is subscribed to {}, and one was required", envelope.topic)
+            }
             Destination::Queue(name) => format!("queue {name} does not exist, and it was required to"),
         };
         return Err(Error::new(ErrorKind::Unroutable, sentence));

@@ -152,7 +152,8 @@ pub(crate) fn cancel(session: &mut Session<'_>, name: &QueueName, id: &MessageId
     let mut lines = Lines::default();
     for entry in entries {
         let envelopes = lines.read(session, entry.block, (entry.first, entry.last))?;
-        let is_meant = |envelope: &Result<Envelope, Damage>| matches!(envelope, Ok(envelope) if envelope.id == *id);
+        let is_meant =
+            |envelope: &Result<Envelope, Box<Damage>>| matches!(envelope, Ok(envelope) if envelope.id == *id);
         if let Some(offset) = envelopes.iter().position(is_meant) {
             let line = entry.first + integer(offset);
             let run = entry.cut(session, line, line)?;
@@ -190,10 +191,7 @@ pub(crate) fn statuses(session: &mut Session<'_>, only: Option<QueueId>) -> Resu
     Ok(statuses)
 }
 
-fn count_entries(
-    session: &mut Session<'_>,
-    all: &mut HashMap<QueueId, QueueStatus>,
-) -> Result<()> {
+fn count_entries(session: &mut Session<'_>, all: &mut HashMap<QueueId, QueueStatus>) -> Result<()> {
     let entries = session.statement(
         "SELECT sum(last - first + 1),
             sum((due <= ?2) * (last - first + 1)),

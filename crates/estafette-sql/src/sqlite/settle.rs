@@ -29,7 +29,9 @@ impl Fate {
     /// Whether messages of this fate need not be looked at one by one.
     fn is_shared(&self) -> bool {
         match self {
-            Self::Settled(Outcome::Ack | Outcome::Release { .. }) | Self::Dropped | Self::LeasedUntil(_) => true,
+            Self::Settled(Outcome::Ack | Outcome::Release { .. }) | Self::Dropped | Self::LeasedUntil(_) => {
+                true
+            }
             Self::Settled(Outcome::Retry { .. } | Outcome::Reject(_)) => false,
         }
     }
@@ -51,7 +53,8 @@ pub(crate) fn settle(
         let Some((lease, fate)) = batch.get(item) else { break };
         let (block, line) = key::split(lease.key);
         let alike = |(&other, offset): (&usize, u64)| {
-            fate.is_shared() && batch.get(other).is_some_and(|other| other.0.follows(lease, offset) && other.1 == *fate)
+            fate.is_shared()
+                && batch.get(other).is_some_and(|other| other.0.follows(lease, offset) && other.1 == *fate)
         };
         let following = rest.iter().zip(1..).take_while(|&next| alike(next)).count();
         let last = line + super::session::integer(following);
