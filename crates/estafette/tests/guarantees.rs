@@ -20,7 +20,8 @@ async fn the_page_of_guarantees_is_what_the_suite_found() {
     ];
     let mut found = Vec::new();
     for (name, url) in urls {
-        let connect = |url: estafette::TransportUrl| async move { estafette::connect(&url.to_string()).await };
+        let connect =
+            |url: estafette::TransportUrl| async move { estafette::connect(&url.to_string()).await };
         let subject = Subject::new(connect, url);
         let guarantees = subject.connect().await.unwrap().guarantees();
         let report = run(subject, Options::default()).await.unwrap();

@@ -147,24 +147,7 @@ fn publication(queue: &str) -> Vec<u8> {
     arguments.push(1);
     let mut header = vec![0, 60, 0, 0];
     header.extend((BODY.len() as u64).to_be_bytes());
-    if std::env::var_os("BENCH_PROPS").is_some() {
-        header.extend(0b0011_0000_1110_1000_u16.to_be_bytes());
-        let mut table = Vec::new();
-        short(&mut table, "cloudEvents:specversion");
-        table.push(b'S');
-        long(&mut table, b"1.0");
-        short(&mut table, "cloudEvents:time");
-        table.push(b'S');
-        long(&mut table, b"2026-11-21T00:00:00.123456Z");
-        long(&mut header, &table);
-        header.push(2);
-        short(&mut header, "018f3c5e-8a1b-7c3d-9e2f-0123456789ab");
-        header.extend([0, 0, 0, 0, 1, 2, 3, 4]);
-        short(&mut header, "bench.message");
-        short(&mut header, "estafette");
-    } else {
-        header.extend([0x10, 0, 2]);
-    }
+    header.extend([0x10, 0, 2]);
     [method(1, (60, 40), &arguments), frame(HEADER, 1, &header), frame(CONTENT, 1, &BODY)].concat()
 }
 

@@ -119,12 +119,12 @@ impl Ledger {
         let accounted =
             |id: &String| self.intended.contains(id) || left.waiting.contains(id) || left.dead.contains(id);
         let lost: Vec<&String> = self.stored.iter().filter(|id| !accounted(id)).collect();
+        let first = lost.first();
         ensure!(
-            lost.is_empty(),
-            "{} of {} messages are lost, such as {:?}",
+            first.is_none(),
+            "{} of {} messages are lost, such as {first:?}",
             lost.len(),
-            self.stored.len(),
-            &lost[..1]
+            self.stored.len()
         );
         let may_be_in_two_places = |id: &String| moves == Moves::InTwoSteps && self.moved.contains(id);
         for (id, asked_at) in &self.taken {

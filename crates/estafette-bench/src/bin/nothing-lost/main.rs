@@ -74,6 +74,7 @@ struct Plan {
     settings: String,
 }
 
+#[allow(clippy::print_stderr, reason = "a program says why it failed")]
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Role::File(plan) => torment("file:", "mail", Moves::InTwoSteps, &plan),
@@ -90,6 +91,7 @@ fn main() -> ExitCode {
     }
 }
 
+#[allow(clippy::print_stdout, reason = "a program prints its results")]
 fn torment(scheme: &str, name: &str, moves: Moves, plan: &Plan) -> Result<()> {
     let scratch = tempfile::Builder::new().prefix("nothing-lost-").tempdir_in(&plan.dir)?;
     let place = scratch.path().join(name);
