@@ -5,6 +5,7 @@
 //! | stored …, taken by Queues(1)
 //! | to bob@example.com: welcome, Bob
 //! | 1 acked, 0 retried, 0 dead (queue empty)
+#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "an example")]
 
 use estafette::{Bus, Context, Message, QueueSpec};
 use serde::{Deserialize, Serialize};

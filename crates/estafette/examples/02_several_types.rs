@@ -6,6 +6,7 @@
 //! | order 1 shipped by rail
 //! | order.cancelled: {"id":1}
 //! | 3 acked, 0 retried, 0 dead (count reached)
+#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "an example")]
 
 use estafette::{Bus, Context, Message, QueueSpec};
 use serde::{Deserialize, Serialize};

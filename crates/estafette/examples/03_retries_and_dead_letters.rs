@@ -8,6 +8,7 @@
 //! | 1 acked, 1 retried, 1 dead (queue empty)
 //! | dead: invoice.due, rejected after 1 attempt: no address
 //! | 1 put back, 0 dead now
+#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "an example")]
 
 use std::time::Duration;
 

@@ -4,6 +4,7 @@
 //! Expect:
 //! | 12 / 4 = 3
 //! | 1 / 0: the handler refused: division by zero
+#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "an example")]
 
 use std::{error::Error, time::Duration};
 

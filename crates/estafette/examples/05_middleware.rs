@@ -6,6 +6,7 @@
 //! | handled
 //! | ended ping: Ack
 //! | 2 acked, 0 retried, 0 dead (queue empty)
+#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "an example")]
 
 use std::{num::NonZeroUsize, sync::Arc};
 

@@ -6,6 +6,7 @@
 //! | done with 1
 //! | 1 acked, 0 retried, 0 dead… (asked to stop)
 //! | 2 ready for the next run
+#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "an example")]
 
 use std::{sync::Arc, time::Duration};
 
