@@ -268,11 +268,15 @@ pub(crate) async fn deletes_a_queue_alone(stage: &Stage) -> Check {
     let mut receiver = stage.receiver(&doomed).await?;
     let held = take_one(&mut receiver).await?;
     stage.transport.admin().delete(&doomed).await?;
-    must_fail(
-        receiver.receive(1, patience()).await,
-        ErrorKind::NotFound,
-        "receiving from a queue that was deleted",
-    )?;
+    // A receiver that fetches ahead may hand over what it had fetched before it hears of the end.
+    let mut last = receiver.receive(sent.len(), patience()).await;
+    for _ in 1..sent.len() {
+        if !last.as_ref().is_ok_and(|fetched| !fetched.is_empty()) {
+            break;
+        }
+        last = receiver.receive(sent.len(), patience()).await;
+    }
+    must_fail(last, ErrorKind::NotFound, "receiving from a queue that was deleted")?;
     // Its message is gone; all that counts is that nothing hangs or comes back.
     drop(held);
     sent.extend(stage.publish("event", 5).await?);
