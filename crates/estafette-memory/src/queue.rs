@@ -3,14 +3,14 @@
 //! Every function is a step of `docs/lifecycle.md` and takes the time it happens at; none waits.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque, hash_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use estafette_core::{
     DeadLetter, Envelope, Failure, Lifetime, Outcome, Pattern, QueueName, QueueStatus, ReceiveOptions,
-    Result, Ticket, Timestamp,
+    Result, Settlement, Ticket, Timestamp,
 };
 use tokio::sync::Notify;
 
@@ -134,28 +134,22 @@ impl Queue {
         taken
     }
 
-    /// Ends a lease as the consumer decided.
-    pub(crate) fn settle(&self, ticket: Ticket, outcome: Outcome, now: Timestamp) -> Result<()> {
+    /// Ends leases as the consumer decided.
+    pub(crate) fn settle(&self, batch: Vec<Settlement>, now: Timestamp) -> Vec<Result<()>> {
+        // Freed when the lock is not held any more.
+        let mut acked = Vec::with_capacity(batch.len());
         let mut state = self.lock();
         state.promote(now);
-        let Some(mut message) = state.end_lease(ticket) else { return Err(error::lease_lost(&self.name)) };
-        match outcome {
-            Outcome::Ack => {}
-            Outcome::Reject(failure) => state.bury(&self.name, message, failure, now),
-            Outcome::Retry { after, error } => {
-                message.first_failed_at.get_or_insert(now);
-                message.last_error = error.or(message.last_error);
-                state.put_back(message, after, now);
-            }
-            Outcome::Release { after } => {
-                message.attempt -= 1;
-                state.put_back(message, after, now);
-            }
-        }
+        let settle = |Settlement { ticket, outcome }| {
+            let Some(message) = state.end_lease(ticket) else { return Err(error::lease_lost(&self.name)) };
+            acked.extend(state.settle(&self.name, message, outcome, now));
+            Ok(())
+        };
+        let results = batch.into_iter().map(settle).collect();
         drop(state);
         // A settled message may also free its key.
         self.arrived.notify_one();
-        Ok(())
+        results
     }
 
     pub(crate) fn extend(&self, ticket: Ticket, lease: Duration, now: Timestamp) -> Result<()> {
@@ -258,12 +252,37 @@ impl State {
 
     /// Takes a message out of its lease, if this hand-over still holds it.
     fn end_lease(&mut self, ticket: Ticket) -> Option<Message> {
-        if self.leased.get(&ticket.key)?.fence != ticket.fence {
+        let Entry::Occupied(held) = self.leased.entry(ticket.key) else { return None };
+        if held.get().fence != ticket.fence {
             return None;
         }
-        let message = self.leased.remove(&ticket.key)?.message;
+        let message = held.remove().message;
         self.free_key(&message);
         Some(message)
+    }
+
+    /// Does as the consumer decided, and returns the message when it is done with.
+    fn settle(
+        &mut self,
+        queue: &QueueName,
+        mut message: Message,
+        outcome: Outcome,
+        now: Timestamp,
+    ) -> Option<Message> {
+        match outcome {
+            Outcome::Ack => return Some(message),
+            Outcome::Reject(failure) => self.bury(queue, message, failure, now),
+            Outcome::Retry { after, error } => {
+                message.first_failed_at.get_or_insert(now);
+                message.last_error = error.or(message.last_error);
+                self.put_back(message, after, now);
+            }
+            Outcome::Release { after } => {
+                message.attempt -= 1;
+                self.put_back(message, after, now);
+            }
+        }
+        None
     }
 
     /// Puts a message back into the queue, visible after `after`.

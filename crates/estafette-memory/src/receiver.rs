@@ -132,10 +132,8 @@ impl MemorySettler {
 #[async_trait]
 impl Settler for MemorySettler {
     async fn settle(&self, batch: Vec<Settlement>) -> Vec<Result<()>> {
-        let now = self.shared.clock.now();
         let count = batch.len();
-        let settle = |item: Settlement| self.queue.settle(item.ticket, item.outcome, now);
-        let results = batch.into_iter().map(settle).collect();
+        let results = self.queue.settle(batch, self.shared.clock.now());
         self.freed(count);
         results
     }
