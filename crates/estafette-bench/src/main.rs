@@ -21,6 +21,10 @@ struct Arguments {
     #[arg(long, global = true, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
 
+    /// Runs the cases alone whose name contains this text.
+    #[arg(long, global = true, value_name = "TEXT", default_value = "")]
+    only: String,
+
     /// Where the loops write: choose the file system to measure (a tmpfs measures no flush).
     #[arg(long, global = true, default_value = ".")]
     dir: PathBuf,
@@ -82,13 +86,13 @@ fn main() -> anyhow::Result<ExitCode> {
     if let Some(outcome) = agent() {
         return outcome.map(|()| ExitCode::SUCCESS);
     }
-    let Arguments { group, rounds, dir, json: as_json, quick } = Arguments::parse();
+    let Arguments { group, rounds, only, dir, json: as_json, quick } = Arguments::parse();
     let settings = Settings { rounds, directory: dir };
     let size = if quick { Size::Quick } else { Size::Full };
     let runtime = tokio::runtime::Runtime::new().context("the runtime does not start")?;
 
     let mut outcomes = Vec::new();
-    for case in group.cases(size) {
+    for case in group.cases(size).into_iter().filter(|case| case.name.contains(&only)) {
         eprintln!("running {}", case.name);
         let outcome = run(case, &settings, &runtime)?;
         if as_json {
