@@ -8,6 +8,9 @@ use clap::{Parser, Subcommand};
 use estafette_bench::cases::{self, Size};
 use estafette_bench::{Case, Outcome, Settings, floor, json, ours, run, table};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs Estafette beside bare loops, in turns, and prints the ratios.
 ///
 /// Example: estafette-bench file --rounds 5 --dir /var/tmp

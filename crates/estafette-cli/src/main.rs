@@ -28,6 +28,9 @@ use session::Session;
 /// How long what still blocks, such as a read of the terminal, may hold up the end.
 const SHUTDOWN_MAX: Duration = Duration::from_millis(200);
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const EXIT_CODES: &str = "\
 EXIT STATUS
   0  done, or stopped as asked
