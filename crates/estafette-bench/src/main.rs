@@ -90,7 +90,8 @@ fn main() -> anyhow::Result<ExitCode> {
         return outcome.map(|()| ExitCode::SUCCESS);
     }
     let Arguments { group, rounds, only, dir, json: as_json, quick } = Arguments::parse();
-    let settings = Settings { rounds, directory: dir };
+    let scratch = tempfile::Builder::new().prefix("estafette-bench-").tempdir_in(dir)?;
+    let settings = Settings { rounds, directory: scratch.path().to_owned() };
     let size = if quick { Size::Quick } else { Size::Full };
     let runtime = tokio::runtime::Runtime::new().context("the runtime does not start")?;
 
@@ -103,6 +104,7 @@ fn main() -> anyhow::Result<ExitCode> {
         }
         outcomes.push(outcome);
     }
+    scratch.close()?;
     if !as_json {
         print!("{}", table(&outcomes));
     }
