@@ -5,7 +5,7 @@
 //! beside what was aimed for.
 //!
 //! Reading order: [`case`] (a job, its loops, its target), [`harness`] (how it is run), [`report`] (how it is
-//! shown), [`floor`] (the bare loops), [`ours`] (the same jobs through the bus), [`cases`] (the list of jobs per transport).
+//! shown), [`floor`] (the bare loops), [`ours`] (the same jobs through the bus), [`peer`] (others' programs), [`cases`] (the list of jobs per transport).
 //!
 //! Deliberately not here: statistics beyond the median, and anything a floor would need from Estafette.
 
@@ -14,6 +14,7 @@ pub mod cases;
 pub mod floor;
 pub mod harness;
 pub mod ours;
+pub mod peer;
 pub mod report;
 
 pub use case::{Case, Loop, Rate, Target};

@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use super::Size;
 use crate::case::{Case, Loop, Target};
-use crate::{floor, ours};
+use crate::{floor, ours, peer};
 
 const BATCH: usize = 100;
 
@@ -54,6 +54,21 @@ pub fn cases(size: Size) -> Vec<Case> {
         Case::new(format!("file: consume and ack, {many} waiting (floor: ours, {few})"), drain(few))
             .ours(drain(many), Target::RatioMin(0.8)),
     );
+    if peer::dropfile::is_installed() {
+        let plain = |job: fn(&Path, u32) -> _, count| Loop::blocking(move |directory| job(directory, count));
+        cases.extend([
+            Case::new(
+                "file: publish one by one (peer: PHP, not flushed)",
+                plain(peer::dropfile::publish, single),
+            )
+            .ours(publish(single, 1, 1), Target::Shown),
+            Case::new(
+                format!("file: consume and ack, {few} waiting (peer: PHP)"),
+                plain(peer::dropfile::consume, few),
+            )
+            .ours(drain(few), Target::Shown),
+        ]);
+    }
     let pings = size.of(300);
     cases.push(
         Case::new(
