@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::Size;
 use crate::{
     case::{Case, Loop, Rate, Target},
-    floor,
+    floor, peer,
 };
 
 /// The argument that makes this program a group of workers.
@@ -149,35 +149,12 @@ pub fn cases(size: Size) -> Vec<Case> {
 }
 
 /// Other ways to do it, as far as they are installed.
-fn peers(trips: u32) -> Vec<Case> {
-    let scripts = [
-        ("Node's process.send", "node", include_str!("../../peers/process_send.js"), "process_send.js"),
-        ("Python's multiprocessing", "python3", include_str!("../../peers/pipe.py"), "pipe.py"),
-    ];
-    let installed = |program: &str| {
-        Command::new(program)
-            .arg("--version")
-            .stdout(Stdio::null())
-            .status()
-            .is_ok_and(|status| status.success())
-    };
-    scripts
-        .into_iter()
-        .filter(|(_, program, ..)| installed(program))
-        .map(|(name, program, script, file)| {
-            let peer = Loop::blocking(move |directory| {
-                let path = directory.join(file);
-                fs::write(&path, script)?;
-                let output = Command::new(program).arg(path).arg(trips.to_string()).output()?;
-                let text = String::from_utf8(output.stdout)?;
-                let p50 = text.split(' ').next().context("it printed nothing")?.parse()?;
-                Ok(Rate::of(1, Duration::from_nanos(p50)))
-            });
-            let ours = round_trips(trips, Placement::Free, Percentile::P50);
-            Case::new(format!("workers: request and reply, free, p50; {name}"), peer)
-                .ours(ours, Target::Shown)
-        })
-        .collect()
+fn peers(trips: u32) -> impl Iterator<Item = Case> {
+    peer::round_trips::installed().map(move |other| {
+        let name = format!("workers: request and reply, free, p50; {}", other.name);
+        let theirs = Loop::blocking(move |directory| other.p50(directory, trips));
+        Case::new(name, theirs).ours(round_trips(trips, Placement::Free, Percentile::P50), Target::Shown)
+    })
 }
 
 fn round_trips(trips: u32, placement: Placement, percentile: Percentile) -> Loop {

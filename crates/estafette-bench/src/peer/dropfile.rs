@@ -1,21 +1,17 @@
 //! Drop-files in PHP.
 
-use std::{
-    path::Path,
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::{path::Path, process::Command, time::Duration};
 
 use anyhow::{Context as _, ensure};
 
 use crate::case::Rate;
 
-const SCRIPT: &str = include_str!("dropfile.php");
+const SCRIPT: &str = include_str!("../../peers/dropfile.php");
 
 /// Whether there is a PHP to run it.
 #[must_use]
 pub fn is_installed() -> bool {
-    Command::new("php").arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success())
+    super::runs("php", &["--version"])
 }
 
 /// Stores `messages`, one file each, nothing flushed.
