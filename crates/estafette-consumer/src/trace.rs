@@ -34,10 +34,12 @@ const TRACEPARENT_BYTES: usize = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169
 
 /// Appends 16 digits. By hand, since every published message has one of these and formatting took a third of its time.
 fn push_hexadecimal(text: &mut String, number: u64) {
-    for shift in (0..16).rev() {
-        let digit = (number >> (shift * 4) & 0xf) as u32;
-        text.extend(char::from_digit(digit, 16));
-    }
+    const DIGITS: [u8; 16] = *b"0123456789abcdef";
+    let digits: [u8; 16] = std::array::from_fn(|place| {
+        let digit = (number >> (60 - place * 4)) & 0xf;
+        DIGITS.get(digit as usize).copied().unwrap_or(b'0')
+    });
+    text.push_str(std::str::from_utf8(&digits).unwrap_or_default());
 }
 
 /// The trace id and the flags of a valid `traceparent`.

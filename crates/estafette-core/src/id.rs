@@ -28,6 +28,21 @@ impl MessageId {
     pub fn new() -> Self {
         Self(Repr::Uuid(Uuid::now_v7()))
     }
+
+    /// The 16 bytes of an id that is a UUID, for engines that store it shorter than its text.
+    #[must_use]
+    pub fn uuid_bytes(&self) -> Option<[u8; 16]> {
+        match &self.0 {
+            Repr::Uuid(uuid) => Some(uuid.into_bytes()),
+            Repr::Text(_) => None,
+        }
+    }
+
+    /// The id whose [`uuid_bytes`](Self::uuid_bytes) these are.
+    #[must_use]
+    pub fn from_uuid_bytes(bytes: [u8; 16]) -> Self {
+        Self(Repr::Uuid(Uuid::from_bytes(bytes)))
+    }
 }
 
 impl Default for MessageId {
@@ -85,7 +100,9 @@ mod tests {
         for text in
             ["11995", "018f3c5e-8a1b-7c3d-9e2f-0123456789ab", "018F3C5E-8A1B-7C3D-9E2F-0123456789AB", "ü"]
         {
-            assert_eq!(text.parse::<MessageId>().unwrap().to_string(), text);
+            let id: MessageId = text.parse().unwrap();
+            assert_eq!(id.to_string(), text);
+            assert!(id.uuid_bytes().map(MessageId::from_uuid_bytes).is_none_or(|same| same == id));
         }
         assert!("".parse::<MessageId>().is_err());
         assert!("a\nb".parse::<MessageId>().is_err());

@@ -9,16 +9,18 @@
 //! | length of what follows | 4 bytes |
 //! | which optional fields there are, a bit each in the order below | 2 bytes |
 //! | time, in microseconds since 1970 | 8 bytes |
-//! | id, topic, source | texts |
+//! | id | 16 bytes when it is a UUID, or else a text |
+//! | topic, source | texts |
 //! | subject, content type, correlation id, causation id, traceparent, partition key, reply to | texts, optional |
 //! | expiry, in microseconds since 1970 | 8 bytes, optional |
 //! | headers: how many, and name and value of each | number and texts, optional |
 //! | body | the rest |
 
-use estafette_core::{Bytes, Envelope, Error, ErrorKind, Headers, Result, Timestamp};
+use estafette_core::{Bytes, Envelope, Error, ErrorKind, Headers, MessageId, Result, Timestamp};
 
 const EXPIRES: u16 = 1 << 7;
 const HEADERS: u16 = 1 << 8;
+const ID_IS_UUID: u16 = 1 << 9;
 
 /// Appends `envelope`.
 ///
@@ -44,9 +46,14 @@ pub(crate) fn encode_into(envelope: &Envelope, bytes: &mut Vec<u8>) -> Result<()
     }
     present |= if envelope.expires_at.is_some() { EXPIRES } else { 0 };
     present |= if envelope.headers.is_empty() { 0 } else { HEADERS };
+    let uuid = envelope.id.uuid_bytes();
+    present |= if uuid.is_some() { ID_IS_UUID } else { 0 };
     bytes.extend_from_slice(&present.to_le_bytes());
     bytes.extend_from_slice(&envelope.time.as_micros().to_le_bytes());
-    put_text(&envelope.id.to_string(), bytes);
+    match uuid {
+        Some(uuid) => bytes.extend_from_slice(&uuid),
+        None => put_text(&envelope.id.to_string(), bytes),
+    }
     put_text(envelope.topic.as_str(), bytes);
     put_text(&envelope.source, bytes);
     optional.into_iter().flatten().for_each(|text| put_text(text, bytes));
@@ -100,7 +107,11 @@ pub(crate) fn decode(frame: &[u8]) -> Result<Envelope> {
     let mut rest = Rest(frame);
     let present = u16::from_le_bytes(rest.array()?);
     let time = Timestamp::from_micros(i64::from_le_bytes(rest.array()?));
-    let (id, topic) = (rest.text()?.parse()?, rest.text()?.parse()?);
+    let id = match present & ID_IS_UUID {
+        0 => rest.text()?.parse()?,
+        _ => MessageId::from_uuid_bytes(rest.array()?),
+    };
+    let topic = rest.text()?.parse()?;
     let source = rest.text()?.into();
     let mut optional = [const { None }; 7];
     for (bit, text) in optional.iter_mut().enumerate() {
@@ -205,6 +216,8 @@ mod tests {
         full.expires_at = Some(Timestamp::from_micros(1_800_000_000_000_001));
         full.headers.insert("Имя", &"ü\u{1}\n\"".repeat(100)).unwrap();
         full.headers.insert("empty", "").unwrap();
+        round_trip(&full);
+        full.id = "42".parse().unwrap();
         round_trip(&full);
         round_trip(&envelope(b""));
     }

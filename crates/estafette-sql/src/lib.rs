@@ -39,8 +39,8 @@ use std::{
 };
 
 use estafette_core::{
-    Admin, Guarantees, Order, Outgoing, QueueName, QueueSpec, Receipt, ReceiveOptions, Receiver, Result,
-    Support, Transport, TransportUrl, async_trait,
+    Admin, Guarantees, Lifetime, Order, Outgoing, QueueName, QueueSpec, Receipt, ReceiveOptions, Receiver,
+    Result, Support, Transport, TransportUrl, async_trait,
 };
 use tokio::task::JoinSet;
 
@@ -115,12 +115,9 @@ pub async fn connect(url: TransportUrl) -> Result<Arc<dyn Transport>> {
 
 /// Says that this process lives while it owns temporary queues, and removes those of processes that do not.
 async fn look_after_temporary_queues(store: Arc<Store>, owns_queues: Arc<AtomicBool>) {
+    let mut suspects = Vec::new();
     loop {
-        let mut outcome = store.remove_orphans().await;
-        if outcome.is_ok() && owns_queues.load(Ordering::Acquire) {
-            outcome = store.beat().await;
-        }
-        if let Err(error) = outcome {
+        if let Err(error) = look_once(&store, owns_queues.load(Ordering::Acquire), &mut suspects).await {
             tracing::warn!(
                 error = error.report(),
                 "temporary queues could not be looked after; trying again"
@@ -128,6 +125,19 @@ async fn look_after_temporary_queues(store: Arc<Store>, owns_queues: Arc<AtomicB
         }
         tokio::time::sleep(sqlite::HEARTBEAT).await;
     }
+}
+
+/// What was an orphan at the last look and is one now goes.
+async fn look_once(store: &Store, owns_queues: bool, suspects: &mut Vec<routes::QueueId>) -> Result<()> {
+    if owns_queues {
+        store.beat().await?;
+    }
+    let orphans = store.orphans().await?;
+    if orphans.iter().any(|orphan| suspects.contains(orphan)) {
+        store.remove_orphans(std::mem::take(suspects)).await?;
+    }
+    *suspects = orphans;
+    Ok(())
 }
 
 #[async_trait]
@@ -152,6 +162,9 @@ impl Transport for SqlTransport {
 
     async fn declare(&self, queue: &QueueSpec) -> Result<()> {
         self.shared.check_open()?;
+        if queue.lifetime == Lifetime::Temporary {
+            self.shared.owns_queues.store(true, Ordering::Release);
+        }
         self.shared.store.declare(queue).await
     }
 

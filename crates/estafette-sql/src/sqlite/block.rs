@@ -5,34 +5,29 @@ use estafette_core::{Envelope, Error, ErrorKind, Result};
 use super::session::{Session, integer};
 use crate::frame;
 
-const INSERT: &str = "INSERT INTO estafette_block (envelopes) VALUES (?1)";
+const INSERT: &str = "INSERT INTO estafette_block (messages, envelopes) VALUES (?1, ?2)";
 const SELECT: &str = "SELECT envelopes FROM estafette_block WHERE id = ?1";
 const DELETE: &str = "DELETE FROM estafette_block WHERE id = ?1";
-const INSERT_LEFT: &str = "INSERT INTO estafette_left (block, messages) VALUES (?1, ?2)";
-const COUNT_DOWN: &str =
-    "UPDATE estafette_left SET messages = messages - ?2 WHERE block = ?1 RETURNING messages";
+const LEFT: &str = "SELECT coalesce((SELECT messages FROM estafette_left WHERE block = ?1),
+    (SELECT messages FROM estafette_block WHERE id = ?1))";
+const PUT_LEFT: &str = "INSERT OR REPLACE INTO estafette_left (block, messages) VALUES (?1, ?2)";
 const DELETE_LEFT: &str = "DELETE FROM estafette_left WHERE block = ?1";
 
 /// Stores `envelopes`, of which queues hold so many messages in all, and returns the block's row id.
 pub(crate) fn insert(session: &mut Session<'_>, envelopes: &[u8], messages: i64) -> Result<i64> {
-    session.statement(INSERT)?.execute(&[envelopes.into()])?;
-    let block = session.last_insert_rowid();
-    if messages > 1 {
-        session.statement(INSERT_LEFT)?.execute(&[block.into(), messages.into()])?;
-    }
-    Ok(block)
+    session.statement(INSERT)?.execute(&[messages.into(), envelopes.into()])?;
+    Ok(session.last_insert_rowid())
 }
 
 /// Notes that so many messages of a block are in no queue any more; the block goes with the last one.
 pub(crate) fn let_go(session: &mut Session<'_>, block: i64, messages: i64) -> Result<()> {
-    let left = session.statement(COUNT_DOWN)?.integer(&[block.into(), messages.into()])?;
-    if left.is_some_and(|left| left > 0) {
-        return Ok(());
-    }
-    if left.is_some() {
+    let left = session.statement(LEFT)?.integer(&[block.into()])?.unwrap_or(0) - messages;
+    if left > 0 {
+        session.statement(PUT_LEFT)?.execute(&[block.into(), left.into()])?;
+    } else {
         session.statement(DELETE_LEFT)?.execute(&[block.into()])?;
+        session.statement(DELETE)?.execute(&[block.into()])?;
     }
-    session.statement(DELETE)?.execute(&[block.into()])?;
     Ok(())
 }
 

@@ -193,12 +193,14 @@ impl Store {
         self.writer.run(Mode::Relaxed, move |session| owners::beat(session, &owner)).await
     }
 
-    /// Deletes the temporary queues of processes that are gone.
-    pub(crate) async fn remove_orphans(&self) -> Result<()> {
-        if self.reader.run(Mode::Read, owners::orphans).await?.is_empty() {
-            return Ok(());
-        }
-        self.writer.run(Mode::Relaxed, owners::remove_orphans).await
+    /// The temporary queues whose process seems to be gone.
+    pub(crate) async fn orphans(&self) -> Result<Vec<QueueId>> {
+        self.reader.run(Mode::Read, owners::orphans).await
+    }
+
+    /// Deletes those of them that still are orphans.
+    pub(crate) async fn remove_orphans(&self, suspects: Vec<QueueId>) -> Result<()> {
+        self.writer.run(Mode::Relaxed, move |session| owners::remove_orphans(session, &suspects)).await
     }
 
     /// A number that changes whenever anybody has committed something.
@@ -334,7 +336,8 @@ async fn connect(config: &SqlConfig) -> Result<SqliteConnection> {
         .serialized(false)
         // The application's own tables may have them; ours have none.
         .foreign_keys(false)
-        .pragma("cache_size", "-16384")
+        // What is hot, the two ends of the trees, is small; a cache that grows far is only memory to fault in.
+        .pragma("cache_size", "-4096")
         .disable_statement_logging();
     options.connect().await.map_err(from_sqlx)
 }

@@ -11,8 +11,14 @@ use super::{
 use crate::routes::QueueId;
 
 /// How often an owner says that it lives, and how long that is believed.
-pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
-const BELIEVED: Duration = Duration::from_secs(30);
+///
+/// A killed process's temporary queues are thus gone after about ten seconds. Nobody else's are, although a living process may
+/// be silent for longer than that: while another process writes for a long time, while the machine sleeps. For then those
+/// who would remove its queues are silent too, and they remove only what they find ownerless in two looks, a heartbeat apart,
+/// in which the owner, awake again like them, has said that it lives. A process that alone is stopped for so long, as by a
+/// debugger, does lose its temporary queues, and its receivers say so.
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(2);
+const BELIEVED: Duration = Duration::from_secs(6);
 
 const ORPHANS: &str = "SELECT q.id FROM estafette_queue q WHERE q.owner IS NOT NULL AND NOT EXISTS
     (SELECT 1 FROM estafette_owner o WHERE o.name = q.owner AND o.alive_until > ?1)";
@@ -46,12 +52,17 @@ pub(crate) fn orphans(session: &mut Session<'_>) -> Result<Vec<QueueId>> {
     Ok(orphans)
 }
 
-/// Deletes the temporary queues whose owner is gone, and the owners.
-pub(crate) fn remove_orphans(session: &mut Session<'_>) -> Result<()> {
+/// Deletes those temporary queues among `suspects` whose owner is gone, and owners without queues.
+pub(crate) fn remove_orphans(session: &mut Session<'_>, suspects: &[QueueId]) -> Result<()> {
     for queue in orphans(session)? {
-        queues::delete(session, queue)?;
+        if suspects.contains(&queue) {
+            queues::delete(session, queue)?;
+        }
     }
-    let delete = session.statement("DELETE FROM estafette_owner WHERE alive_until <= ?1")?;
+    let delete = session.statement(
+        "DELETE FROM estafette_owner WHERE alive_until <= ?1
+        AND NOT EXISTS (SELECT 1 FROM estafette_queue q WHERE q.owner = estafette_owner.name)",
+    )?;
     delete.execute(&[now().as_micros().into()])?;
     Ok(())
 }
@@ -59,7 +70,13 @@ pub(crate) fn remove_orphans(session: &mut Session<'_>) -> Result<()> {
 /// Forgets `owner`, which closes, with what it still owns.
 pub(crate) fn leave(session: &mut Session<'_>, owner: &str) -> Result<()> {
     session.statement("DELETE FROM estafette_owner WHERE name = ?1")?.execute(&[owner.into()])?;
-    remove_orphans(session)
+    let mut owned = Vec::new();
+    let select = session.statement("SELECT id FROM estafette_queue WHERE owner = ?1")?;
+    select.query(&[owner.into()], |row| {
+        owned.push(row.integer(0));
+        Ok(())
+    })?;
+    owned.into_iter().try_for_each(|queue| queues::delete(session, queue))
 }
 
 /// Deletes a temporary queue of `owner`; does nothing for another queue.

@@ -48,8 +48,12 @@ pub(crate) fn publish(session: &mut Session<'_>, batch: &Batch) -> Result<Stored
     let mut stored = Stored { receipts: Vec::with_capacity(batch.messages.len()), queues: Vec::new() };
     let mut open = Open::default();
     let mut queues: Arc<[QueueId]> = Arc::default();
+    let mut before: Option<&Outgoing> = None;
     for (index, outgoing) in batch.messages.iter().enumerate() {
-        route(session, outgoing, &mut queues)?;
+        // Most batches are all of one topic.
+        if !before.replace(outgoing).is_some_and(|before| goes_where(outgoing, before)) {
+            route(session, outgoing, &mut queues)?;
+        }
         stored.receipts.push(receipt(outgoing, queues.len()));
         if queues.is_empty() || open.is_full(&batch.encoded, index)? {
             open.store(session, &batch.encoded)?;
@@ -123,6 +127,18 @@ impl Open {
             Entry { block, ..run }.insert(session)?;
         }
         Ok(())
+    }
+}
+
+/// Whether `outgoing` goes to the queues that `before` went to.
+fn goes_where(outgoing: &Outgoing, before: &Outgoing) -> bool {
+    match (&outgoing.destination, &before.destination) {
+        (Destination::Topic, Destination::Topic) => outgoing.envelope.topic == before.envelope.topic,
+        // Requiring a queue decides whether it is made.
+        (Destination::Queue(name), Destination::Queue(other)) => {
+            name == other && outgoing.require_queue == before.require_queue
+        }
+        _ => false,
     }
 }
 

@@ -43,10 +43,12 @@ CREATE TABLE estafette_subscription (
 -- Messages as they were published together, one envelope after the other.
 CREATE TABLE estafette_block (
     id INTEGER PRIMARY KEY,
+    -- How many messages queues held of it at first, each queue's counted; before the envelopes, so that it is read without them.
+    messages INTEGER NOT NULL,
     envelopes BLOB NOT NULL
 ) STRICT;
 
--- How many messages of a block are still in some queue; no row means one.
+-- How many messages of a block are still in some queue; no row means all of them: most blocks go as they came, at once.
 CREATE TABLE estafette_left (
     block INTEGER PRIMARY KEY,
     messages INTEGER NOT NULL

@@ -1,7 +1,7 @@
 //! Noticing what other processes wrote, while receivers of this one wait.
 //!
-//! The kernel says when somebody writes to the log; the commit becomes visible a little later, so the database's version is
-//! then asked for at growing intervals. Without the kernel's help, and as a net below it, the intervals just grow less far.
+//! The kernel says when somebody writes to the log; the commit becomes visible a little later, when it is flushed, so the
+//! database's version is then asked for at growing intervals. Without the kernel's help the intervals just grow less far.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -14,9 +14,6 @@ use crate::wake::Wake;
 const INTERVAL_MIN: Duration = Duration::from_millis(1);
 const INTERVAL_MAX: Duration = Duration::from_millis(500);
 const INTERVAL_MAX_ALONE: Duration = Duration::from_millis(50);
-
-/// Up to this interval a commit may be on its way whose write was noticed: further writes say nothing new.
-const COMMITTING: Duration = Duration::from_millis(20);
 
 /// Wakes receivers when another process has committed something. Runs until it is dropped.
 pub(crate) async fn watch(store: Arc<Store>, wake: Arc<Wake>, log: Box<Path>) {
@@ -40,11 +37,8 @@ pub(crate) async fn watch(store: Arc<Store>, wake: Arc<Wake>, log: Box<Path>) {
             wake.all();
             interval = INTERVAL_MIN;
         }
-        if interval < COMMITTING {
-            sleep(interval).await;
-            interval *= 2;
-            continue;
-        }
+        // However busy the log is, it is not looked at more often than this.
+        sleep(INTERVAL_MIN).await;
         tokio::select! {
             () = next(&mut writes) => interval = INTERVAL_MIN,
             () = wake.changed.notified() => interval = INTERVAL_MIN,
