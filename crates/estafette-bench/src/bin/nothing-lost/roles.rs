@@ -2,15 +2,20 @@
 
 use std::{collections::HashSet, path::PathBuf, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use estafette::{
     Bus, DeadQuery, Delivery, ErrorKind, Failure, Outcome, QueueName, Reason, ReceiveOptions, settle_all,
 };
+
+use tokio::time::Instant;
 
 use crate::{QUEUE, ledger::Pen};
 
 /// Short, so that what killed consumers held comes back while the torment lasts.
 const LEASE: Duration = Duration::from_secs(2);
+
+/// How long nothing may come while the queue is not empty.
+const STUCK_AFTER: Duration = Duration::from_secs(60);
 
 /// What a child is told.
 #[derive(clap::Args)]
@@ -111,20 +116,21 @@ pub(crate) async fn drain(url: &str) -> Result<Drained> {
     let queue = QueueName::try_from(QUEUE)?;
     let mut receiver = bus.transport().receiver(&queue, ReceiveOptions::default()).await?;
     let mut waiting = HashSet::new();
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    let mut last_came = Instant::now();
     loop {
         let deliveries = receiver.receive(500, Duration::from_millis(100)).await?;
-        waiting.extend(deliveries.iter().map(|delivery| delivery.envelope().id.to_string()));
-        let acks = deliveries.into_iter().map(|delivery| (delivery, Outcome::Ack)).collect();
-        settle_all(acks).await.into_iter().collect::<estafette::Result<Vec<()>>>()?;
-        let status = bus.admin().queue(&queue).await?;
-        if status.is_idle() {
-            break;
+        if deliveries.is_empty() {
+            let status = bus.admin().queue(&queue).await?;
+            if status.is_idle() {
+                break;
+            }
+            ensure!(last_came.elapsed() < STUCK_AFTER, "the queue does not become empty: {status:?}");
+        } else {
+            last_came = Instant::now();
+            waiting.extend(deliveries.iter().map(|delivery| delivery.envelope().id.to_string()));
+            let acks = deliveries.into_iter().map(|delivery| (delivery, Outcome::Ack)).collect();
+            settle_all(acks).await.into_iter().collect::<estafette::Result<Vec<()>>>()?;
         }
-        anyhow::ensure!(
-            tokio::time::Instant::now() < deadline,
-            "the queue does not become empty: {status:?}"
-        );
     }
     receiver.close().await?;
     let dead = bus.admin().dead(&queue, &DeadQuery::all()).await?;
