@@ -90,6 +90,7 @@ impl SqlTransport {
         log.push("-wal");
         let log = std::path::PathBuf::from(log).into_boxed_path();
         tasks.spawn(sqlite::watch(Arc::clone(&store), Arc::clone(&wake), log));
+        tasks.spawn(sqlite::checkpoint(Arc::clone(&store)));
         tasks.spawn(look_after_temporary_queues(Arc::clone(&store), Arc::clone(&owns_queues)));
         let shared = Shared {
             config,

@@ -3,14 +3,17 @@
 //! Two connections, each with a thread: one writes, and everything that writes in this process shares its transactions; one
 //! reads, so that counting a long queue keeps nobody from publishing.
 //!
-//! Reading order: `schema`, `publish`, `claim`, `settle`, `queues`, `dead`, `owners`; below them `thread`, `session`, `columns`
-//! and `raw`; `watch` notices what other processes wrote.
+//! Reading order: `schema`, `publish`, `claim`, `settle`, `queues`, `dead`, `owners`; below them `thread`, `session`
+//! and `raw`; `checkpoint` keeps the log short; `watch` notices what other processes wrote.
 
 mod block;
+mod checkpoint;
 mod claim;
 mod dead;
 mod entry;
 mod owners;
+#[cfg(test)]
+mod plans;
 mod publish;
 mod queues;
 mod raw;
@@ -33,6 +36,7 @@ use sqlx::{
 };
 
 pub(crate) use self::{
+    checkpoint::checkpoint,
     claim::{Claim, Claimed},
     owners::HEARTBEAT,
     publish::Stored,
@@ -40,6 +44,7 @@ pub(crate) use self::{
     watch::watch,
 };
 use self::{
+    checkpoint::{Checkpoints, Log},
     publish::Batch,
     queues::Which,
     session::Session,
@@ -59,6 +64,7 @@ const CHUNK_MAX: usize = 2000;
 pub(crate) struct Store {
     writer: Thread,
     reader: Thread,
+    checkpoints: Arc<Checkpoints>,
     /// This process's name among the owners of temporary queues.
     owner: Arc<str>,
 }
@@ -75,9 +81,12 @@ impl Store {
         let mut writing = connect(config).await?;
         schema::migrate(&mut writing, config.busy_max).await?;
         let reading = connect(config).await?;
+        let checkpoints = Arc::<Checkpoints>::default();
+        let log = Log::new(Arc::clone(&checkpoints));
         Ok(Self {
-            writer: Thread::start("estafette-sqlite-writer", writing, config.durability)?,
-            reader: Thread::start("estafette-sqlite-reader", reading, config.durability)?,
+            writer: Thread::start("estafette-sqlite-writer", writing, config.durability, Some(log))?,
+            reader: Thread::start("estafette-sqlite-reader", reading, config.durability, None)?,
+            checkpoints,
             owner: MessageId::new().to_string().into(),
         })
     }
@@ -338,6 +347,8 @@ async fn connect(config: &SqlConfig) -> Result<SqliteConnection> {
         .foreign_keys(false)
         // What is hot, the two ends of the trees, is small; a cache that grows far is only memory to fault in.
         .pragma("cache_size", "-4096")
+        // A net: see `checkpoint`.
+        .pragma("wal_autocheckpoint", "8000")
         .disable_statement_logging();
     options.connect().await.map_err(from_sqlx)
 }

@@ -77,6 +77,22 @@ impl<'h> Database<'h> {
         unsafe { ffi::sqlite3_get_autocommit(self.handle.as_ptr()) == 0 }
     }
 
+    /// How many pages were written since this was last asked.
+    pub(crate) fn pages_written(&self) -> u64 {
+        let (mut pages, mut highest) = (0, 0);
+        // SAFETY: the handle is open, both places are writable. On an error they stay as they are.
+        unsafe {
+            ffi::sqlite3_db_status(
+                self.handle.as_ptr(),
+                ffi::SQLITE_DBSTATUS_CACHE_WRITE,
+                &raw mut pages,
+                &raw mut highest,
+                1,
+            )
+        };
+        u64::try_from(pages).unwrap_or(0)
+    }
+
     fn check(&self, code: c_int) -> Result<()> {
         if code == ffi::SQLITE_OK { Ok(()) } else { Err(self.error()) }
     }
@@ -189,6 +205,19 @@ impl Statement<'_> {
             Ok(())
         })?;
         Ok(found)
+    }
+
+    /// Its text.
+    #[cfg(test)]
+    pub(crate) fn text(&self) -> String {
+        // SAFETY: the statement is alive; its text is nul-terminated and lives as long.
+        unsafe { CStr::from_ptr(ffi::sqlite3_sql(self.pointer.as_ptr())) }.to_string_lossy().into_owned()
+    }
+
+    /// How many values it takes.
+    #[cfg(test)]
+    pub(crate) fn parameters(&self) -> usize {
+        self.parameters
     }
 
     fn bind(&self, index: c_int, value: Value<'_>) -> Result<()> {

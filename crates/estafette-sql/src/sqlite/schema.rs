@@ -33,6 +33,7 @@ CREATE TABLE estafette_queue (
     -- Who consumes it, when it is temporary.
     owner TEXT
 ) STRICT;
+CREATE INDEX estafette_queue_owner ON estafette_queue (owner) WHERE owner IS NOT NULL;
 
 CREATE TABLE estafette_subscription (
     queue INTEGER NOT NULL,

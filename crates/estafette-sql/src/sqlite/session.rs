@@ -32,6 +32,12 @@ impl<'d> Session<'d> {
         Ok(statement)
     }
 
+    /// The texts of the statements that were prepared.
+    #[cfg(test)]
+    pub(crate) fn known(&self) -> Vec<String> {
+        self.statements.values().map(|statement| statement.text()).collect()
+    }
+
     /// The row id the last insert made.
     pub(crate) fn last_insert_rowid(&self) -> i64 {
         self.database.last_insert_rowid()
@@ -72,6 +78,16 @@ impl<'d> Session<'d> {
         {
             tracing::error!(error = error.report(), "a transaction could not be rolled back");
         }
+    }
+
+    /// Writes the log back into the database's file, as far as nobody reads older pages; waits for nobody.
+    pub(crate) fn copy_log(&mut self) -> Result<()> {
+        self.statement("PRAGMA wal_checkpoint(PASSIVE)")?.query(&[], |_row| Ok(()))
+    }
+
+    /// How many pages were written since this was last asked.
+    pub(crate) fn pages_written(&self) -> u64 {
+        self.database.pages_written()
     }
 
     /// Writes the log back into the database's file and empties it, as far as nobody reads from it.

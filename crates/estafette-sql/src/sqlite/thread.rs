@@ -10,7 +10,7 @@ use estafette_core::{Durability, Error, ErrorKind, Result};
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{raw::Database, session::Session};
+use super::{checkpoint::Log, raw::Database, session::Session};
 use crate::error::{closed, from_sqlx};
 
 /// How much work may wait, and how much shares a transaction.
@@ -81,12 +81,18 @@ pub(crate) struct Thread {
 
 impl Thread {
     /// Starts a thread for `connection` whose durable commits are flushed as `durability` says.
-    pub(crate) fn start(name: &str, connection: SqliteConnection, durability: Durability) -> Result<Self> {
+    /// The one that writes looks after the log.
+    pub(crate) fn start(
+        name: &str,
+        connection: SqliteConnection,
+        durability: Durability,
+        log: Option<Log>,
+    ) -> Result<Self> {
         let (work, waiting) = mpsc::channel(WAITING_MAX);
         let (end, ended) = oneshot::channel();
         let runtime = tokio::runtime::Handle::current();
         let serve = move || {
-            let outcome = serve(&runtime, connection, waiting, durability);
+            let outcome = serve(&runtime, connection, waiting, (durability, log));
             drop(end.send(outcome));
         };
         match thread::Builder::new().name(name.to_owned()).spawn(serve) {
@@ -155,7 +161,7 @@ fn serve(
     runtime: &tokio::runtime::Handle,
     mut connection: SqliteConnection,
     mut waiting: mpsc::Receiver<Box<dyn Work>>,
-    durability: Durability,
+    (durability, mut log): (Durability, Option<Log>),
 ) -> Result<()> {
     let mut handle = runtime.block_on(connection.lock_handle()).map_err(from_sqlx)?;
     {
@@ -169,6 +175,9 @@ fn serve(
                 group.push(next);
             }
             work_off(&mut session, group, durability);
+            if let Some(log) = &mut log {
+                log.written(&mut session);
+            }
         }
         session.checkpoint().or_else(|error| match error.kind() {
             // Somebody else is reading or writing, and will checkpoint.
