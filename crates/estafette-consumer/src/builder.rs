@@ -77,6 +77,12 @@ impl Consumer {
         }
     }
 
+    /// The queue it takes messages from, as it declares it when it runs.
+    #[must_use]
+    pub fn queue(&self) -> &QueueSpec {
+        &self.spec
+    }
+
     /// Subscribes the queue to the topic of `M`.
     pub fn subscribe<M: Message>(mut self) -> Self {
         self.spec = self.spec.subscribe(Pattern::from(&M::TOPIC));

@@ -42,6 +42,8 @@
 mod bus;
 mod drivers;
 mod publish;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 
 pub use bus::Bus;
 pub use drivers::{Connect, Connecting, DRIVERS, Driver, connect};
