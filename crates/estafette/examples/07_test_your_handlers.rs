@@ -1,6 +1,6 @@
 //! Testing one's own consumers: in process, under a clock and with faults that the test decides.
 //!
-//! Run: cargo run --example 07_test_your_handlers --features testkit
+//! Run: cargo run --example 07_test_your_handlers
 //! Expect:
 //! | the first try failed, 1 waits for its retry
 //! | a minute later: charged [7]
