@@ -7,9 +7,10 @@ use estafette_core::{
     DeadLetter, DeadQuery, Envelope, ErrorKind, Failure, MessageId, Outcome, QueueName, QueueStatus, Reason,
     Settlement, Timestamp,
 };
+use tokio::time::Instant;
 
 use crate::{
-    stage::{MOMENT, Stage, must_fail},
+    stage::{MOMENT, Stage, must_fail, patience},
     taking::{
         ack_all, at_least_once, drain, each_once, ids_of, nothing_comes, sent_ids, take, take_one, unchanged,
     },
@@ -216,10 +217,18 @@ pub(crate) async fn redrives_everything_when_interrupted(stage: &Stage) -> Check
             .status_becomes(&queue, "100 messages, ready or dead, after an interrupted redrive", all_there)
             .await?;
     }
-    stage.transport.admin().redrive(&queue, &DeadQuery::all()).await?;
+    // What an interrupted redrive held may be on its way back to the dead letters still.
+    let deadline = Instant::now() + patience();
     let mut receiver = stage.receiver(&queue).await?;
-    let came = drain(&mut receiver).await?;
-    at_least_once(&sent, &came)
+    let mut came = Vec::new();
+    loop {
+        stage.transport.admin().redrive(&queue, &DeadQuery::all()).await?;
+        came.extend(drain(&mut receiver).await?);
+        let result = at_least_once(&sent, &came);
+        if result.is_ok() || Instant::now() > deadline {
+            return result;
+        }
+    }
 }
 
 pub(crate) async fn purges_what_is_asked_for(stage: &Stage) -> Check {
