@@ -7,33 +7,58 @@
 //! | field | form |
 //! |---|---|
 //! | length of what follows | 4 bytes |
-//! | which optional fields there are, a bit each in the order below | 2 bytes |
+//! | which optional fields there are, a bit each, see the constants | 2 bytes |
 //! | time, in microseconds since 1970 | 8 bytes |
 //! | id | 16 bytes when it is a UUID, or else a text |
-//! | topic, source | texts |
+//! | topic, source | texts; left out, with the content type, when they are those of the block's first frame |
 //! | subject, content type, correlation id, causation id, traceparent, partition key, reply to | texts, optional |
 //! | expiry, in microseconds since 1970 | 8 bytes, optional |
 //! | headers: how many, and name and value of each | number and texts, optional |
 //! | body | the rest |
 
-use estafette_core::{Bytes, Envelope, Error, ErrorKind, Headers, MessageId, Result, Timestamp};
+use estafette_core::{Bytes, Envelope, Error, ErrorKind, Headers, MessageId, Result, Timestamp, Topic};
 
+// The lower bits are the optional texts, in the order of the table.
+const CONTENT_TYPE: u16 = 1 << 1;
 const EXPIRES: u16 = 1 << 7;
 const HEADERS: u16 = 1 << 8;
 const ID_IS_UUID: u16 = 1 << 9;
+const LIKE_FIRST: u16 = 1 << 10;
 
-/// Appends `envelope`.
+/// What the envelopes of a block mostly share: they are of one kind and from one place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Kind {
+    topic: Topic,
+    source: Box<str>,
+    content_type: Option<Box<str>>,
+}
+
+impl Kind {
+    pub(crate) fn of(envelope: &Envelope) -> Self {
+        let Envelope { topic, source, content_type, .. } = envelope.clone();
+        Self { topic, source, content_type }
+    }
+
+    fn is_of(&self, envelope: &Envelope) -> bool {
+        self.topic == envelope.topic
+            && self.source == envelope.source
+            && self.content_type == envelope.content_type
+    }
+}
+
+/// Appends `envelope`; `first` is the kind of the block's first, when this is not the first.
 ///
 /// # Errors
 ///
 /// [`ErrorKind::TooLarge`] beyond 4 GiB.
-pub(crate) fn encode_into(envelope: &Envelope, bytes: &mut Vec<u8>) -> Result<()> {
+pub(crate) fn encode_into(envelope: &Envelope, first: Option<&Kind>, bytes: &mut Vec<u8>) -> Result<()> {
     let start = bytes.len();
     bytes.extend_from_slice(&[0; 4]);
     let reply_to = envelope.reply_to.as_ref().map(|queue| queue.as_str());
+    let like_first = first.is_some_and(|first| first.is_of(envelope));
     let optional = [
         envelope.subject.as_deref(),
-        envelope.content_type.as_deref(),
+        envelope.content_type.as_deref().filter(|_| !like_first),
         envelope.correlation_id.as_deref(),
         envelope.causation_id.as_deref(),
         envelope.traceparent.as_deref(),
@@ -48,14 +73,17 @@ pub(crate) fn encode_into(envelope: &Envelope, bytes: &mut Vec<u8>) -> Result<()
     present |= if envelope.headers.is_empty() { 0 } else { HEADERS };
     let uuid = envelope.id.uuid_bytes();
     present |= if uuid.is_some() { ID_IS_UUID } else { 0 };
+    present |= if like_first { LIKE_FIRST } else { 0 };
     bytes.extend_from_slice(&present.to_le_bytes());
     bytes.extend_from_slice(&envelope.time.as_micros().to_le_bytes());
     match uuid {
         Some(uuid) => bytes.extend_from_slice(&uuid),
         None => put_text(&envelope.id.to_string(), bytes),
     }
-    put_text(envelope.topic.as_str(), bytes);
-    put_text(&envelope.source, bytes);
+    if !like_first {
+        put_text(envelope.topic.as_str(), bytes);
+        put_text(&envelope.source, bytes);
+    }
     optional.into_iter().flatten().for_each(|text| put_text(text, bytes));
     if let Some(expires_at) = envelope.expires_at {
         bytes.extend_from_slice(&expires_at.as_micros().to_le_bytes());
@@ -98,21 +126,35 @@ pub(crate) fn split_first(block: &[u8]) -> (&[u8], &[u8]) {
     rest.split_at(length.min(rest.len()))
 }
 
-/// The envelope in a frame.
+/// The kind of the envelope in a block's first frame.
+///
+/// # Errors
+///
+/// As [`decode`].
+pub(crate) fn kind(frame: &[u8]) -> Result<Kind> {
+    let mut rest = Rest(frame);
+    let (present, _time, _id) = rest.head()?;
+    let (topic, source) = (rest.text()?.parse()?, rest.text()?.into());
+    let before = present & (CONTENT_TYPE - 1);
+    if before != 0 {
+        rest.text()?;
+    }
+    let content_type = if present & CONTENT_TYPE == 0 { None } else { Some(rest.text()?.into()) };
+    Ok(Kind { topic, source, content_type })
+}
+
+/// The envelope in a frame; `first` is the kind of the block's first, when this is not the first.
 ///
 /// # Errors
 ///
 /// [`ErrorKind::Undecodable`] when the bytes have another form.
-pub(crate) fn decode(frame: &[u8]) -> Result<Envelope> {
+pub(crate) fn decode(frame: &[u8], first: Option<&Kind>) -> Result<Envelope> {
     let mut rest = Rest(frame);
-    let present = u16::from_le_bytes(rest.array()?);
-    let time = Timestamp::from_micros(i64::from_le_bytes(rest.array()?));
-    let id = match present & ID_IS_UUID {
-        0 => rest.text()?.parse()?,
-        _ => MessageId::from_uuid_bytes(rest.array()?),
+    let (present, time, id) = rest.head()?;
+    let Kind { topic, source, content_type: shared } = match present & LIKE_FIRST {
+        0 => Kind { topic: rest.text()?.parse()?, source: rest.text()?.into(), content_type: None },
+        _ => first.ok_or_else(cut_short)?.clone(),
     };
-    let topic = rest.text()?.parse()?;
-    let source = rest.text()?.into();
     let mut optional = [const { None }; 7];
     for (bit, text) in optional.iter_mut().enumerate() {
         if present & (1 << bit) != 0 {
@@ -138,7 +180,7 @@ pub(crate) fn decode(frame: &[u8]) -> Result<Envelope> {
         source,
         subject: boxed(subject),
         time,
-        content_type: boxed(content_type),
+        content_type: boxed(content_type).or(shared),
         correlation_id: boxed(correlation_id),
         causation_id: boxed(causation_id),
         traceparent: boxed(traceparent),
@@ -158,6 +200,17 @@ impl<'f> Rest<'f> {
         let (array, rest) = self.0.split_first_chunk::<N>().ok_or_else(cut_short)?;
         self.0 = rest;
         Ok(*array)
+    }
+
+    /// Which optional fields there are, the time and the id.
+    fn head(&mut self) -> Result<(u16, Timestamp, MessageId)> {
+        let present = u16::from_le_bytes(self.array()?);
+        let time = Timestamp::from_micros(i64::from_le_bytes(self.array()?));
+        let id = match present & ID_IS_UUID {
+            0 => self.text()?.parse()?,
+            _ => MessageId::from_uuid_bytes(self.array()?),
+        };
+        Ok((present, time, id))
     }
 
     fn number(&mut self) -> Result<usize> {
@@ -192,11 +245,34 @@ mod tests {
     use super::*;
 
     fn round_trip(envelope: &Envelope) {
-        let mut bytes = Vec::new();
-        encode_into(envelope, &mut bytes).unwrap();
-        bytes.extend_from_slice(b"next");
-        let (frame, rest) = split_first(&bytes);
-        assert_eq!((&decode(frame).unwrap(), rest), (envelope, &b"next"[..]));
+        let first = Kind::of(envelope);
+        for first in [None, Some(&first)] {
+            let mut bytes = Vec::new();
+            encode_into(envelope, first, &mut bytes).unwrap();
+            bytes.extend_from_slice(b"next");
+            let (frame, rest) = split_first(&bytes);
+            assert_eq!((&decode(frame, first).unwrap(), rest), (envelope, &b"next"[..]));
+            if first.is_none() {
+                assert_eq!(kind(frame).unwrap(), Kind::of(envelope));
+            }
+        }
+    }
+
+    #[test]
+    fn only_what_is_shared_is_left_out() {
+        let first = envelope(b"");
+        let mut other = first.clone();
+        for change in [
+            |other: &mut Envelope| other.topic = Topic::from_static("other"),
+            |other: &mut Envelope| other.source = "other".into(),
+            |other: &mut Envelope| other.content_type = Some("text/plain".into()),
+        ] {
+            change(&mut other);
+            let mut bytes = Vec::new();
+            encode_into(&other, Some(&Kind::of(&first)), &mut bytes).unwrap();
+            assert_eq!(decode(split_first(&bytes).0, None).unwrap(), other);
+            other = first.clone();
+        }
     }
 
     fn envelope(body: &[u8]) -> Envelope {
@@ -226,7 +302,7 @@ mod tests {
         #[test]
         fn decoding_anything_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let (frame, _) = split_first(&bytes);
-            prop_assert!(decode(frame).map_or_else(|error| !error.is_retryable(), |_| true));
+            prop_assert!(decode(frame, None).and_then(|_| kind(frame)).map_or_else(|error| !error.is_retryable(), |_| true));
         }
 
         #[test]

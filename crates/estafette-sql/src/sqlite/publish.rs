@@ -1,20 +1,15 @@
 //! Storing messages: blocks of envelopes, and for every queue the runs of lines it takes.
 
-use std::{ops::Range, sync::Arc};
+use std::sync::Arc;
 
 use estafette_core::{Destination, Error, ErrorKind, Outgoing, QueueName, Receipt, Result, Routing};
 
 use super::{
     block::{self, Encoded},
     entry::{Entry, state},
-    session::{Session, integer, now},
+    session::{Session, now},
 };
 use crate::routes::QueueId;
-
-/// The most messages, and the most bytes but for its first message, in a block: small, so that a consumer that takes a few
-/// messages at a time does not read much more than them.
-const BLOCK_MESSAGES_MAX: usize = 128;
-const BLOCK_BYTES_MAX: usize = 64 << 10;
 
 /// What is to be stored.
 pub(crate) struct Batch {
@@ -46,61 +41,43 @@ pub(crate) fn publish(session: &mut Session<'_>, batch: &Batch) -> Result<Stored
     let now = now();
     session.refresh_routes()?;
     let mut stored = Stored { receipts: Vec::with_capacity(batch.messages.len()), queues: Vec::new() };
-    let mut open = Open::default();
     let mut queues: Arc<[QueueId]> = Arc::default();
     let mut before: Option<&Outgoing> = None;
-    for (index, outgoing) in batch.messages.iter().enumerate() {
-        // Most batches are all of one topic.
-        if !before.replace(outgoing).is_some_and(|before| goes_where(outgoing, before)) {
-            route(session, outgoing, &mut queues)?;
-        }
-        stored.receipts.push(receipt(outgoing, queues.len()));
-        if queues.is_empty() || open.is_full(&batch.encoded, index)? {
-            open.store(session, &batch.encoded)?;
-        }
-        let due = (now + outgoing.delay).as_micros();
-        let key = outgoing.envelope.partition_key.as_deref();
-        for &queue in &*queues {
-            open.add(index, queue, due, key);
-            if !stored.queues.contains(&queue) {
-                stored.queues.push(queue);
+    for lines in batch.encoded.blocks() {
+        let mut runs = Runs::default();
+        for (line, outgoing) in (0..).zip(batch.messages.get(lines.clone()).unwrap_or_default()) {
+            // Most batches are all of one topic.
+            if !before.replace(outgoing).is_some_and(|before| goes_where(outgoing, before)) {
+                route(session, outgoing, &mut queues)?;
+            }
+            stored.receipts.push(receipt(outgoing, queues.len()));
+            let due = (now + outgoing.delay).as_micros();
+            let key = outgoing.envelope.partition_key.as_deref();
+            for &queue in &*queues {
+                runs.add(line, queue, due, key);
+                if !stored.queues.contains(&queue) {
+                    stored.queues.push(queue);
+                }
             }
         }
+        runs.store(session, batch.encoded.lines(lines)?)?;
     }
-    open.store(session, &batch.encoded)?;
     Ok(stored)
 }
 
-/// A block in the making.
+/// What queues take of a block. A line that none takes stays in it, unused, as long as it lives.
 #[derive(Default)]
-struct Open {
-    messages: Range<usize>,
-    runs: Vec<Entry>,
-}
+struct Runs(Vec<Entry>);
 
-impl Open {
-    /// Whether the message at `index` is to begin a new block.
-    fn is_full(&self, encoded: &Encoded, index: usize) -> Result<bool> {
-        if self.messages.is_empty() {
-            return Ok(false);
-        }
-        Ok(self.messages.len() >= BLOCK_MESSAGES_MAX
-            || encoded.lines(self.messages.start..index + 1)?.len() > BLOCK_BYTES_MAX)
-    }
-
-    /// Adds the message at `index`, the next one, to what `queue` takes.
-    fn add(&mut self, index: usize, queue: QueueId, due: i64, key: Option<&str>) {
-        if self.messages.is_empty() {
-            self.messages.start = index;
-        }
-        self.messages.end = index + 1;
-        let line = integer(index - self.messages.start);
-        let run = self.runs.iter_mut().rev().find(|run| run.queue == queue);
+impl Runs {
+    /// Adds a line, the next one, to what `queue` takes.
+    fn add(&mut self, line: i64, queue: QueueId, due: i64, key: Option<&str>) {
+        let run = self.0.iter_mut().rev().find(|run| run.queue == queue);
         match run {
             Some(run) if key.is_none() && run.key.is_none() && run.due == due && run.last == line - 1 => {
                 run.last = line;
             }
-            _ => self.runs.push(Entry {
+            _ => self.0.push(Entry {
                 queue,
                 due,
                 block: 0,
@@ -116,17 +93,13 @@ impl Open {
         }
     }
 
-    /// Stores it and begins the next.
-    fn store(&mut self, session: &mut Session<'_>, encoded: &Encoded) -> Result<()> {
-        let Self { messages, runs } = std::mem::take(self);
-        if messages.is_empty() {
+    /// Stores them and the block, if any queue takes any of it.
+    fn store(self, session: &mut Session<'_>, envelopes: &[u8]) -> Result<()> {
+        if self.0.is_empty() {
             return Ok(());
         }
-        let block = block::insert(session, encoded.lines(messages)?, runs.iter().map(Entry::count).sum())?;
-        for run in runs {
-            Entry { block, ..run }.insert(session)?;
-        }
-        Ok(())
+        let block = block::insert(session, envelopes, self.0.iter().map(Entry::count).sum())?;
+        self.0.into_iter().try_for_each(|run| Entry { block, ..run }.insert(session))
     }
 }
 

@@ -62,8 +62,12 @@ async fn killed_publishers_and_consumers_lose_nothing_and_repeat_nothing_acknowl
         let (acking, acked): (Vec<_>, Vec<_>) = said.iter().partition(|said| said.starts_with(ACKING));
         // The rest of the round, which has the same numbers as every other, once the killed consumer's leases have ended.
         let mut rest = Vec::new();
-        while rest.is_empty() || transport.admin().queue(&queue_name()).await.unwrap().leased > 0 {
+        loop {
             rest.extend(drain(&transport).await);
+            let status = transport.admin().queue(&queue_name()).await.unwrap();
+            if status.ready + status.leased == 0 {
+                break;
+            }
         }
         let came = distinct(acked.into_iter().map(|said| number(said)).chain(rest));
         let acking = acking.into_iter().map(|said| number(said.strip_prefix(ACKING).unwrap()));
