@@ -40,12 +40,16 @@
 //! [`estafette_consumer`] (the loop), and adds the bus and the list of drivers. It knows no more than that.
 
 mod bus;
+#[cfg(feature = "config")]
+mod config;
 mod drivers;
 mod publish;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 
 pub use bus::Bus;
+#[cfg(feature = "config")]
+pub use config::Config;
 pub use drivers::{Connect, Connecting, DRIVERS, Driver, connect};
 #[doc(inline)]
 pub use estafette_consumer::{
