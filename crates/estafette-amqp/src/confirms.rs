@@ -183,11 +183,13 @@ impl Window {
         }
         state.in_flight += count;
         // Under the lock, so that the tags are those of the order written.
-        channel.write(|out, id| {
+        channel.write_later(|out, id| {
             for item in items {
                 item.put(out, id, frame_max);
             }
         });
+        drop(state);
+        channel.write_now();
         count
     }
 

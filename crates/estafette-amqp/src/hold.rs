@@ -56,6 +56,8 @@ pub(crate) struct State {
     first: u64,
     /// How many are handed over and unsettled.
     pub(crate) out: usize,
+    /// How many were acknowledged and not yet written.
+    unwritten: usize,
     /// Ids of messages that were fetched and lost with a channel: redelivered, but never handed over.
     pub(crate) unspent: HashSet<MessageId>,
     /// Whether `receive` waits at the moment, and when it last ended.
@@ -142,6 +144,7 @@ impl State {
         self.slots.clear();
         self.fresh.clear();
         self.out = 0;
+        self.unwritten = 0;
     }
 
     fn index(&self, tag: u64) -> Option<usize> {
@@ -220,7 +223,7 @@ impl State {
         // Everything up to the first that is not settled goes in one.
         let settled = self.slots.iter().take_while(|slot| matches!(slot, Slot::Settled)).count();
         let before = self.first + settled as u64;
-        channel.write(|out, id| {
+        channel.write_later(|out, id| {
             let block = tags.iter().filter(|&&tag| tag < before).max();
             if let Some(&last) = block {
                 request::basic_ack(out, id, last, true);
@@ -229,6 +232,12 @@ impl State {
                 request::basic_ack(out, id, tag, false);
             }
         });
+        // Not each by itself while more are about to come, and the last at once: a process that ends now has settled them.
+        self.unwritten += tags.len();
+        if self.unwritten >= self.out {
+            self.unwritten = 0;
+            channel.write_now();
+        }
         self.forget_settled();
     }
 

@@ -172,6 +172,16 @@ impl Channel {
         self.link.shared.write(|out| encode(out, self.id));
     }
 
+    /// Appends to what is to be written soon, along with more.
+    pub(crate) fn write_later(&self, encode: impl FnOnce(&mut Vec<u8>, u16)) {
+        self.link.shared.write_later(|out| encode(out, self.id));
+    }
+
+    /// Hands the socket what has gathered.
+    pub(crate) fn write_now(&self) {
+        self.link.shared.write_now();
+    }
+
     pub(crate) fn is_open(&self) -> bool {
         self.error().is_none()
     }

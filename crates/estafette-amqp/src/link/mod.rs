@@ -31,9 +31,16 @@ pub(crate) use open::open;
 
 use crate::{error, protocol::request};
 use dispatch::Channels;
+use stream::Direct;
 
 /// How many bytes may wait to be written before publishers are held up.
 const WAITING_BYTES_MAX: usize = 4 << 20;
+
+/// Buffers that grew larger than this are not kept.
+const KEPT_BYTES_MAX: usize = 1 << 20;
+
+/// How long what can wait may wait for more to be written along with it.
+const GATHERING: Duration = Duration::from_millis(1);
 
 /// How long an orderly goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -46,9 +53,11 @@ pub(crate) struct Link {
 
 /// What the tasks and the channels share.
 pub(crate) struct Shared {
-    out: Mutex<Vec<u8>>,
+    out: Mutex<Out>,
     /// There is something to write, or the link has ended.
     wake_writer: Notify,
+    /// There is something to write that can wait a moment.
+    wake_writer_later: Notify,
     /// Something was written, or the link has ended.
     written: Notify,
     channels: Mutex<Channels>,
@@ -66,6 +75,18 @@ pub(crate) struct Shared {
     pub(crate) call_timeout: Duration,
 }
 
+/// What is to be written.
+#[derive(Default)]
+struct Out {
+    buffer: Vec<u8>,
+    /// Whether the writing task was woken since the buffer was empty.
+    woken: bool,
+    /// Whether the writing task is writing what was here before: nobody else may write then.
+    writing: bool,
+    /// The socket, for whoever wants to write at once; none with TLS, and none after the link has ended.
+    socket: Option<Direct>,
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -77,12 +98,58 @@ impl Shared {
             return;
         }
         let mut out = lock(&self.out);
-        let was_empty = out.is_empty();
-        encode(&mut out);
+        encode(&mut out.buffer);
+        let wakes = !std::mem::replace(&mut out.woken, true);
         drop(out);
-        if was_empty {
+        if wakes {
             self.wake_writer.notify_one();
         }
+    }
+
+    /// Appends to what is to be written soon, along with more: a broker spends more on a packet than on what is in it.
+    pub(crate) fn write_later(&self, encode: impl FnOnce(&mut Vec<u8>)) {
+        if self.has_ended() {
+            return;
+        }
+        let mut out = lock(&self.out);
+        let wakes = out.buffer.is_empty();
+        encode(&mut out.buffer);
+        drop(out);
+        if wakes {
+            self.wake_writer_later.notify_one();
+        }
+    }
+
+    /// Hands the socket what has gathered, from here: without a turn of the writing task, and done when this returns unless
+    /// the socket takes no more.
+    pub(crate) fn write_now(&self) {
+        let mut out = lock(&self.out);
+        // What the writing task finds after its turn, it writes too.
+        if out.writing || out.buffer.is_empty() {
+            return;
+        }
+        let Out { buffer, socket, woken, .. } = &mut *out;
+        let written = socket.as_ref().map_or(0, |socket| socket.try_write(buffer));
+        if written == buffer.len() {
+            buffer.clear();
+            buffer.shrink_to(KEPT_BYTES_MAX);
+            *woken = false;
+            return;
+        }
+        buffer.drain(..written);
+        let wakes = !std::mem::replace(woken, true);
+        drop(out);
+        if wakes {
+            self.wake_writer.notify_one();
+        }
+    }
+
+    /// Takes what has gathered into `batch`, which is empty, for the writing task.
+    fn take_out(&self, batch: &mut Vec<u8>) {
+        let mut out = lock(&self.out);
+        std::mem::swap(batch, &mut out.buffer);
+        out.woken = false;
+        out.writing = !batch.is_empty();
     }
 
     fn has_ended(&self) -> bool {
@@ -107,7 +174,11 @@ impl Shared {
         for entry in entries {
             entry.close(error);
         }
-        lock(&self.out).clear();
+        {
+            let mut out = lock(&self.out);
+            out.buffer.clear();
+            out.socket = None;
+        }
         self.wake_writer.notify_one();
         self.written.notify_waiters();
         self.ended_notify.notify_waiters();
@@ -151,7 +222,7 @@ impl Link {
             if let Some(error) = self.error() {
                 return Err(error);
             }
-            if lock(&self.shared.out).len() < WAITING_BYTES_MAX {
+            if lock(&self.shared.out).buffer.len() < WAITING_BYTES_MAX {
                 return Ok(());
             }
             written.await;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use estafette_core::{Error, ErrorKind, Result};
 use tokio::{io::AsyncWriteExt, sync::Notify, time::Instant};
 
-use super::{Link, Shared, dispatch::Channels, stream, stream::Stream, tasks, tasks::FrameReader};
+use super::{Link, Out, Shared, dispatch::Channels, stream, stream::Stream, tasks, tasks::FrameReader};
 use crate::{
     config::{AmqpConfig, Endpoint},
     error,
@@ -45,7 +45,7 @@ pub(crate) async fn open(config: &AmqpConfig, endpoint: &Endpoint, role: &str) -
 }
 
 async fn open_without_limit(config: &AmqpConfig, endpoint: &Endpoint, role: &str) -> Result<Arc<Link>> {
-    let Stream { read, mut write } = stream::connect(endpoint, config.tls.as_ref()).await?;
+    let Stream { read, mut write, direct } = stream::connect(endpoint, config.tls.as_ref()).await?;
     let mut reader = FrameReader::new(read, usize::try_from(FRAME_MAX).unwrap_or(usize::MAX));
     write.write_all(request::GREETING).await.map_err(error::broken)?;
     write.flush().await.map_err(error::broken)?;
@@ -67,8 +67,9 @@ async fn open_without_limit(config: &AmqpConfig, endpoint: &Endpoint, role: &str
     expect(&mut reader, Method::ConnectionOpenOk, config).await?;
 
     let shared = Arc::new(Shared {
-        out: Mutex::default(),
+        out: Mutex::new(Out { socket: direct, ..Out::default() }),
         wake_writer: Notify::new(),
+        wake_writer_later: Notify::new(),
         written: Notify::new(),
         channels: Mutex::new(Channels::new(agreed.channel_max)),
         ended: Mutex::default(),

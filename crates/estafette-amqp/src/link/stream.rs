@@ -1,11 +1,16 @@
 //! Sockets: plain and with TLS.
 
-use std::{pin::Pin, sync::Arc};
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use estafette_core::{Error, ErrorKind, Result};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
+    net::{TcpStream, tcp::OwnedWriteHalf},
 };
 use tokio_rustls::{
     TlsConnector,
@@ -21,10 +26,49 @@ use crate::config::{Endpoint, Tls};
 pub(crate) struct Stream {
     pub(crate) read: Pin<Box<dyn AsyncRead + Send>>,
     pub(crate) write: Pin<Box<dyn AsyncWrite + Send>>,
+    /// The socket itself, where that is what is written to.
+    pub(crate) direct: Option<Direct>,
+}
+
+/// A socket that several may write to, as long as they take turns. The last one dropped ends the stream of what is written.
+#[derive(Clone)]
+pub(crate) struct Direct(Arc<OwnedWriteHalf>);
+
+impl Direct {
+    /// Writes what the socket takes at once, and returns how much that was. Whoever has to wait or to hear of errors writes
+    /// the rest in the usual way.
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> usize {
+        self.0.try_write(bytes).unwrap_or(0)
+    }
+}
+
+impl AsyncWrite for Direct {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let socket: &TcpStream = (*self.0).as_ref();
+        loop {
+            match socket.poll_write_ready(context) {
+                Poll::Ready(ready) => ready?,
+                Poll::Pending => return Poll::Pending,
+            }
+            match socket.try_write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Done by dropping the last one.
+        Poll::Ready(Ok(()))
+    }
 }
 
 pub(crate) async fn connect(endpoint: &Endpoint, tls: Option<&Tls>) -> Result<Stream> {
-    let unavailable = |source: std::io::Error| {
+    let unavailable = |source: io::Error| {
         Error::new(ErrorKind::Unavailable, format!("{endpoint} cannot be reached: {source}"))
     };
     let socket = TcpStream::connect((&*endpoint.host, endpoint.port)).await.map_err(unavailable)?;
@@ -32,14 +76,15 @@ pub(crate) async fn connect(endpoint: &Endpoint, tls: Option<&Tls>) -> Result<St
     socket.set_nodelay(true).map_err(unavailable)?;
     let Some(tls) = tls else {
         let (read, write) = socket.into_split();
-        return Ok(Stream { read: Box::pin(read), write: Box::pin(write) });
+        let direct = Direct(Arc::new(write));
+        return Ok(Stream { read: Box::pin(read), write: Box::pin(direct.clone()), direct: Some(direct) });
     };
     let name = tls.server_name.as_deref().unwrap_or(&endpoint.host).to_owned();
     let name = ServerName::try_from(name).map_err(|source| Error::new(ErrorKind::InvalidInput, source))?;
     let connector = TlsConnector::from(Arc::new(client_config(tls)?));
     let socket = connector.connect(name, socket).await.map_err(|source| {
         // A certificate that is not trusted does not become so by trying again.
-        let kind = if source.kind() == std::io::ErrorKind::InvalidData {
+        let kind = if source.kind() == io::ErrorKind::InvalidData {
             ErrorKind::Denied
         } else {
             ErrorKind::Unavailable
@@ -47,7 +92,7 @@ pub(crate) async fn connect(endpoint: &Endpoint, tls: Option<&Tls>) -> Result<St
         Error::new(kind, format!("TLS with {endpoint} failed: {source}"))
     })?;
     let (read, write) = tokio::io::split(socket);
-    Ok(Stream { read: Box::pin(read), write: Box::pin(write) })
+    Ok(Stream { read: Box::pin(read), write: Box::pin(write), direct: None })
 }
 
 fn client_config(tls: &Tls) -> Result<ClientConfig> {

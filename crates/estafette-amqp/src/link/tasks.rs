@@ -13,7 +13,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Shared, dispatch::Dispatch, lock};
+use super::{GATHERING, KEPT_BYTES_MAX, Shared, dispatch::Dispatch};
 use crate::{
     error,
     protocol::{Frame, request},
@@ -21,9 +21,6 @@ use crate::{
 
 /// What one system call reads at most.
 const READ_BYTES: usize = 64 << 10;
-
-/// Buffers that grew larger than this are not kept.
-const KEPT_BYTES_MAX: usize = 1 << 20;
 
 /// Cuts what comes into frames.
 pub(crate) struct FrameReader {
@@ -98,10 +95,15 @@ pub(crate) async fn write(shared: Arc<Shared>, mut stream: Pin<Box<dyn AsyncWrit
     let beat = if shared.heartbeat.is_zero() { Duration::from_secs(3600) } else { shared.heartbeat / 2 };
     let mut next_beat = Instant::now() + beat;
     while !shared.has_ended() {
-        std::mem::swap(&mut batch, &mut *lock(&shared.out));
+        shared.take_out(&mut batch);
         if batch.is_empty() {
             tokio::select! {
                 () = shared.wake_writer.notified() => continue,
+                () = shared.wake_writer_later.notified() => {
+                    // Either way there may be something to write.
+                    drop(tokio::time::timeout(GATHERING, shared.wake_writer.notified()).await);
+                    continue;
+                }
                 () = tokio::time::sleep_until(next_beat) => {}
             }
             next_beat = Instant::now() + beat;
