@@ -3,10 +3,11 @@
 //! `main` is a table; each command is a file in [`commands`] with the same two things, its arguments and `run`. This is
 //! the only crate that prints, exits or reads the environment.
 //!
-//! Reading order: this file, [`session`] (what all commands share), any command, then [`output`], [`table`], [`values`]
-//! and [`failure`], which support them.
+//! Reading order: this file, [`session`] (what all commands share), any command, then [`daemon`], [`output`], [`table`],
+//! [`values`] and [`failure`], which support them.
 
 mod commands;
+mod daemon;
 mod failure;
 mod logging;
 mod output;
@@ -38,9 +39,10 @@ EXIT STATUS
   2  the command line is wrong
 
 ENVIRONMENT
-  ESTAFETTE_URL  where the messages are, unless --url says so
-  RUST_LOG       what is logged to standard error, such as debug or estafette_file=trace; warn by default
-  NO_COLOR       no colours
+  ESTAFETTE_URL     where the messages are, unless --url or --bus says so
+  ESTAFETTE_CONFIG  the file with named connections, unless --config says so
+  RUST_LOG          what is logged to standard error, such as debug or estafette_file=trace; warn by default
+  NO_COLOR          no colours
 
 EXAMPLES
   estafette demo

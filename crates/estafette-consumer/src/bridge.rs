@@ -11,7 +11,7 @@ use crate::{
     StopReason, Summary,
     heartbeat::Heartbeat,
     settling::{Settling, settle},
-    stop::Trigger,
+    stop::{Ready, Trigger},
 };
 
 /// Forwarded together at most.
@@ -30,12 +30,21 @@ pub struct Bridge {
     target: Destination,
     count_max: Option<u64>,
     until_empty: bool,
+    when_ready: Option<Ready>,
 }
 
 impl Bridge {
     /// A bridge from the queue `spec` of `from`, which is declared when the bridge runs, to the same topics on `to`.
     pub fn new(from: Arc<dyn Transport>, spec: QueueSpec, to: Arc<dyn Transport>) -> Self {
-        Self { from, to, spec, target: Destination::Topic, count_max: None, until_empty: false }
+        Self {
+            from,
+            to,
+            spec,
+            target: Destination::Topic,
+            count_max: None,
+            until_empty: false,
+            when_ready: None,
+        }
     }
 
     /// Sends everything to one queue of the other side instead.
@@ -53,6 +62,12 @@ impl Bridge {
     /// Stops when the queue is empty.
     pub fn stop_when_empty(mut self) -> Self {
         self.until_empty = true;
+        self
+    }
+
+    /// Calls `ready` when the queue is declared and messages can come for the first time.
+    pub fn when_ready(mut self, ready: impl FnOnce() + Send + 'static) -> Self {
+        self.when_ready = Some(Box::new(ready));
         self
     }
 
@@ -75,13 +90,14 @@ impl Bridge {
         self.run_with(Trigger::future(future)).await
     }
 
-    async fn run_with(self, mut trigger: Trigger) -> Result<Summary> {
+    async fn run_with(mut self, mut trigger: Trigger) -> Result<Summary> {
         let mut settling = Settling::new(self.spec.name.clone());
         let mut heartbeat = Heartbeat::new(ReceiveOptions::default().lease);
         heartbeat.start().await;
         let (mut failures, mut receiver) = (0, None);
+        let mut when_ready = self.when_ready.take();
         let reason = loop {
-            let step = self.step(&mut receiver, &mut settling, &heartbeat);
+            let step = self.step(&mut receiver, &mut when_ready, &mut settling, &heartbeat);
             let moved = tokio::select! {
                 moved = step => moved,
                 // What was taken and is not confirmed goes back by itself.
@@ -127,6 +143,7 @@ impl Bridge {
     async fn step(
         &self,
         receiver: &mut Option<Box<dyn Receiver>>,
+        when_ready: &mut Option<Ready>,
         settling: &mut Settling,
         heartbeat: &Heartbeat,
     ) -> Result<Option<StopReason>> {
@@ -137,7 +154,13 @@ impl Bridge {
         }
         let receiver = match receiver {
             Some(receiver) => receiver,
-            None => receiver.insert(self.open().await?),
+            None => {
+                let opened = self.open().await?;
+                if let Some(ready) = when_ready.take() {
+                    ready();
+                }
+                receiver.insert(opened)
+            }
         };
         let max = usize::try_from(left).map_or(BATCH_MAX, |left| left.min(BATCH_MAX));
         let wait = if self.until_empty { Duration::from_millis(100) } else { Duration::from_secs(60) };

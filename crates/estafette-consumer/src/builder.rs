@@ -15,7 +15,7 @@ use crate::{
     handler::{Answering, Typed, Untyped},
     router::{BoxHandler, Layers, Router},
     start::open,
-    stop::{Asked, Limits, Trigger, either},
+    stop::{Asked, Limits, Ready, Trigger, either},
 };
 
 /// Takes messages from one queue and hands them to handlers.
@@ -35,6 +35,7 @@ pub struct Consumer {
     pub(crate) time_limit: Option<Duration>,
     pub(crate) grace: Duration,
     asked: Option<Asked>,
+    when_ready: Option<Ready>,
     mistake: Option<Error>,
 }
 
@@ -73,6 +74,7 @@ impl Consumer {
             time_limit: None,
             grace: Duration::from_secs(30),
             asked: None,
+            when_ready: None,
             mistake: None,
         }
     }
@@ -246,6 +248,12 @@ impl Consumer {
         self
     }
 
+    /// Calls `ready` when the queue is declared and messages can come: the time to tell a supervisor so.
+    pub fn when_ready(mut self, ready: impl FnOnce() + Send + 'static) -> Self {
+        self.when_ready = Some(Box::new(ready));
+        self
+    }
+
     /// Runs until SIGTERM or SIGINT, or until a limit set before is reached.
     ///
     /// The queue is declared first. While the engine cannot be reached the consumer waits and tries again. When asked to
@@ -308,6 +316,9 @@ impl Consumer {
             receiver = open(&self.transport, &self.spec, &self.options) => receiver?,
             reason = trigger.fired() => return Ok(Summary { reason, ..Summary::new() }),
         };
+        if let Some(ready) = self.when_ready.take() {
+            ready();
+        }
         self.into_pump(receiver).run(trigger).await
     }
 

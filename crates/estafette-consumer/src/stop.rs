@@ -1,4 +1,4 @@
-//! How a run ends: what asks it to, and the limits it watches itself.
+//! How a run begins and ends: what asks it to, and the limits it watches itself.
 
 use std::{future::Future, pin::Pin, time::Duration};
 
@@ -12,6 +12,9 @@ use crate::StopReason;
 
 /// A future whose end asks a run to stop.
 pub(crate) type Asked = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What is called when a run can take messages.
+pub(crate) type Ready = Box<dyn FnOnce() + Send>;
 
 /// The end of the one or the other.
 pub(crate) fn either(one: Asked, other: Asked) -> Asked {

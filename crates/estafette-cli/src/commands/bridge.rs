@@ -3,7 +3,12 @@
 use anyhow::Context as _;
 use estafette::{Bridge, Pattern, QueueName, QueueSpec};
 
-use crate::{output, session, session::Session, values};
+use crate::{
+    daemon::{self, connect_patiently},
+    output,
+    session::Session,
+    values,
+};
 
 /// Takes messages from one transport and publishes them to another
 ///
@@ -16,7 +21,7 @@ EXAMPLES
   estafette bridge --from file:./mail outbound --subscribe 'order.#' --to sqlite:./central.db
   estafette bridge --from file:./mail outbound --to sqlite:./central.db --to-queue inbox --until-empty")]
 pub(crate) struct Arguments {
-    /// Where messages are taken from
+    /// Where messages are taken from: a URL, or a connection of the configuration file
     #[arg(long, value_name = "URL")]
     from: String,
 
@@ -24,7 +29,7 @@ pub(crate) struct Arguments {
     #[arg(value_parser = values::name::<QueueName>)]
     queue: QueueName,
 
-    /// Where they are published
+    /// Where they are published: a URL, or a connection of the configuration file
     #[arg(long, value_name = "URL")]
     to: String,
 
@@ -43,15 +48,21 @@ pub(crate) struct Arguments {
     /// End when nothing is left to forward
     #[arg(long)]
     until_empty: bool,
+
+    #[command(flatten)]
+    service: daemon::Options,
 }
 
 impl Arguments {
-    pub(crate) async fn run(self, _session: &Session) -> anyhow::Result<()> {
-        let from = session::connect(&self.from).await?;
-        let to = session::connect(&self.to).await?;
+    pub(crate) async fn run(self, session: &Session) -> anyhow::Result<()> {
+        let daemon = self.service.start()?;
+        let (from, to) = (session.place(&self.from)?, session.place(&self.to)?);
+        let from = connect_patiently(&from).await?;
+        let to = connect_patiently(&to).await?;
         let spec = self.subscribe.into_iter().fold(QueueSpec::durable(self.queue), QueueSpec::subscribe);
         let queue = spec.name.clone();
-        let mut bridge = Bridge::new(from.transport().clone(), spec, to.transport().clone());
+        let mut bridge =
+            Bridge::new(from.transport().clone(), spec, to.transport().clone()).when_ready(daemon.ready());
         if let Some(name) = self.to_queue {
             bridge = bridge.to_queue(name);
         }

@@ -39,7 +39,7 @@ impl Arguments {
         let Self { only, time_limit, concurrency } = self;
         // A connection that works first, so that a wrong URL is one clear line instead of a table of failures.
         session.connect().await?.close().await?;
-        let url = session.url()?.to_owned();
+        let url = session.url()?.into_owned();
         let subject = Subject::new(connector(&url), url.as_str()).with_agent(agent_program(&url)?);
         let options =
             Options { only, time_max: time_limit, concurrency: concurrency.get(), ..Options::default() };
@@ -95,7 +95,7 @@ pub(crate) mod agent {
     impl Arguments {
         pub(crate) async fn run(self, session: &Session) -> anyhow::Result<()> {
             let Self {} = self;
-            Ok(estafette_conformance::serve_agent(super::connector(session.url()?)).await?)
+            Ok(estafette_conformance::serve_agent(super::connector(&session.url()?)).await?)
         }
     }
 }

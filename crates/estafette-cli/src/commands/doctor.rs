@@ -35,7 +35,7 @@ pub(crate) struct Arguments {}
 impl Arguments {
     pub(crate) async fn run(self, session: &Session) -> anyhow::Result<()> {
         let Self {} = self;
-        let url = session.url()?;
+        let url = &*session.url()?;
         let mut examination = Examination { steps: Vec::new(), json: session.json() };
         let outcome = examination.examine(url).await;
         let guarantees = outcome.as_ref().map_or(&[] as &[_], |guarantees| guarantees);

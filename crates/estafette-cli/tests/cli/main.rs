@@ -12,13 +12,16 @@ mod vocabulary;
 
 mod bridge;
 mod completions;
+mod config;
 mod consume;
+mod daemon;
 mod dead;
 mod exec;
 mod help;
 mod look;
 mod mistakes;
 mod processes;
+mod processes_bridge;
 mod processes_workers;
 mod publish;
 mod queues;

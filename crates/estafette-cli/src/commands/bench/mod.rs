@@ -101,7 +101,7 @@ fn print(timings: &[Timing], session: &Session) -> anyhow::Result<()> {
     }
     let rows: Vec<_> = timings.iter().map(row).collect();
     let table = table(["stage", "messages", "per second", "p50", "p99", "time of"], &rows);
-    output::print(&format!("{}\n\n{table}", session::without_secrets(session.url()?)))
+    output::print(&format!("{}\n\n{table}", session::without_secrets(&session.url()?)))
 }
 
 fn row(timing: &Timing) -> [String; 6] {

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use estafette::{Consumer, Pattern, QueueName, Retry, Summary};
 
 use self::{exec::Exec, print::Printer};
-use crate::{output, session::Session, values};
+use crate::{daemon, output, session::Session, values};
 
 /// Takes messages from a queue and prints them, or runs a command for each
 ///
@@ -50,6 +50,9 @@ pub(crate) struct Arguments {
 
     #[command(flatten)]
     failures: Failures,
+
+    #[command(flatten)]
+    service: daemon::Options,
 }
 
 #[derive(clap::Args)]
@@ -118,14 +121,15 @@ struct Failures {
 
 impl Arguments {
     pub(crate) async fn run(mut self, session: &Session) -> anyhow::Result<()> {
+        let daemon = self.service.start()?;
         let bus = session.connect().await?;
         let queue = self.queue.clone();
         let exec = self.exec.take();
         let for_time = self.limits.time;
-        let consumer = self.configure(bus.consumer(queue.clone()));
+        let consumer = self.configure(bus.consumer(queue.clone())).when_ready(daemon.ready());
         let summary = match exec {
             Some(command) => {
-                let exec = Arc::new(Exec::new(command, session.url()?));
+                let exec = Arc::new(Exec::new(command, &session.url()?));
                 let consumer = consumer.handle_any(move |context| Arc::clone(&exec).handle(context));
                 end(consumer, for_time).await
             }
