@@ -1,6 +1,6 @@
 //! RabbitMQ, persistent messages, a durable queue: the broker named by `ESTAFETTE_TEST_AMQP_URL`.
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -10,33 +10,82 @@ use estafette::{
 
 use super::Size;
 use crate::case::{Case, Loop, Rate, Target};
-use crate::floor;
+use crate::floor::{
+    self,
+    amqp::{Job, Properties},
+};
+use crate::peer::amqp::{PEERS, Peer};
 
 const TOPIC: Topic = Topic::from_static("bench.message");
 const PREFETCH: u16 = 100;
 
-/// The jobs of the RabbitMQ transport.
+/// How many messages an acknowledgement settles in blocks: half of what is fetched ahead, which is when a consumer asks for
+/// more.
+const BLOCK: u32 = 50;
+
+/// The jobs of the RabbitMQ transport. The floor moves the same messages, properties included; beside it stand messages with
+/// no properties, which are cheaper for the broker, and other clients where they are installed.
 #[must_use]
 pub fn cases(size: Size) -> Vec<Case> {
     let messages = size.of(50_000);
     let mut cases = Vec::new();
     for window in [100, 1000] {
-        let floor = Loop::blocking(move |_| floor::amqp::publish(&address()?, messages, window));
-        let ours = Loop::asynchronous(move |_| spawned(publish(messages, window)));
-        cases.push(
-            Case::new(format!("amqp: publish with confirms, window {window}"), floor)
-                .ours(ours, Target::RatioMin(0.9)),
-        );
+        let name = format!("amqp: publish with confirms, window {window}");
+        let ours = move || Loop::asynchronous(move |_| spawned(publish(messages, window)));
+        let floor = |properties| {
+            let job = Job { messages, properties };
+            Loop::blocking(move |_| floor::amqp::publish(&address()?, job, window))
+        };
+        add(&mut cases, &name, floor, &ours, Target::RatioMin(0.9));
+        for peer in peers() {
+            let theirs = Loop::blocking(move |dir| peer.run(dir, "publish", &url()?, &[messages, window]));
+            let name = format!("{name} ({})", peer.name);
+            cases.push(Case::new(name, theirs).ours(ours(), Target::RatioMin(1.0)));
+        }
     }
-    for (name, block) in [("an ack each", 1), ("acks in blocks", 50)] {
-        let floor = Loop::blocking(move |_| floor::amqp::consume(&address()?, messages, PREFETCH, block));
-        let ours = Loop::asynchronous(move |_| spawned(consume(messages, block == 1)));
-        cases.push(
-            Case::new(format!("amqp: consume {messages}, prefetch {PREFETCH}, {name}"), floor)
-                .ours(ours, Target::RatioMin(0.85)),
-        );
+    for (acks, block) in [("an ack each", 1), ("acks in blocks", BLOCK)] {
+        let name = format!("amqp: consume {messages}, prefetch {PREFETCH}, {acks}");
+        let ours = move || Loop::asynchronous(move |_| spawned(consume(messages, block == 1)));
+        let floor = |properties| {
+            let job = Job { messages, properties };
+            Loop::blocking(move |_| floor::amqp::consume(&address()?, job, PREFETCH, block))
+        };
+        add(&mut cases, &name, floor, &ours, Target::RatioMin(0.85));
+        for peer in peers() {
+            let numbers = [messages, u32::from(PREFETCH), block];
+            let theirs = Loop::blocking(move |dir| peer.run(dir, "consume", &url()?, &numbers));
+            let name = format!("{name} ({})", peer.name);
+            cases.push(Case::new(name, theirs).ours(ours(), Target::RatioMin(1.0)));
+        }
     }
     cases
+}
+
+/// Adds a job beside its floor, and beside what the floor does with messages that have no properties.
+fn add(
+    cases: &mut Vec<Case>,
+    name: &str,
+    floor: impl Fn(Properties) -> Loop,
+    ours: &impl Fn() -> Loop,
+    target: Target,
+) {
+    cases.push(Case::new(name, floor(Properties::Envelope)).ours(ours(), target));
+    cases.push(
+        Case::new(format!("{name} (floor: no properties)"), floor(Properties::Bare))
+            .ours(ours(), Target::Shown),
+    );
+}
+
+/// The other clients that are installed here; says which are not, and how they would be.
+#[allow(clippy::print_stderr, reason = "a table with a row less should say why")]
+fn peers() -> impl Iterator<Item = Peer> {
+    static MISSING: Once = Once::new();
+    MISSING.call_once(|| {
+        for peer in PEERS.iter().filter(|peer| !peer.is_installed()) {
+            eprintln!("without {}, which is not installed ({})", peer.name, peer.installation);
+        }
+    });
+    PEERS.into_iter().filter(Peer::is_installed)
 }
 
 fn url() -> anyhow::Result<String> {
@@ -88,10 +137,11 @@ async fn consume(messages: u32, ack_each: bool) -> anyhow::Result<Rate> {
     }
     let options = ReceiveOptions { unsettled_max: usize::from(PREFETCH), ..ReceiveOptions::default() };
     let mut receiver = transport.receiver(&queue, options).await?;
+    let block = usize::try_from(BLOCK)?;
     let started = Instant::now();
     let mut received = 0;
     while received < messages {
-        let deliveries = receiver.receive(usize::from(PREFETCH), Duration::from_secs(10)).await?;
+        let deliveries = receiver.receive(block, Duration::from_secs(10)).await?;
         anyhow::ensure!(!deliveries.is_empty(), "only {received} of {messages} messages came");
         received += u32::try_from(deliveries.len())?;
         if ack_each {

@@ -1,5 +1,6 @@
 //! What others do for the same job, in their own language: shown beside ours where it is installed.
 
+pub mod amqp;
 pub mod dropfile;
 pub mod round_trips;
 
