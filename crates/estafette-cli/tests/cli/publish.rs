@@ -64,6 +64,18 @@ fn takes_any_bytes_from_standard_input() {
 }
 
 #[test]
+fn a_json_value_loses_the_line_feed_printed_after_it() {
+    let place = Place::file();
+    for (arguments, data) in
+        [(&[] as &[&str], json!({ "id": 42 })), (&["--content-type", "text/plain"], json!("{\"id\":42}\n"))]
+    {
+        let publish = [&["publish", "--queue", "q", "a.b", "-"], arguments].concat();
+        place.run_with(&publish, b"{\"id\":42}\n").ok();
+        assert_eq!(place.json(&["consume", "q", "--count", "1"])[0]["data"], data);
+    }
+}
+
+#[test]
 fn an_empty_body_is_a_message() {
     on_each(|place| {
         place.ok(&["publish", "--queue", "q"]);

@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
     /// What it is about, such as order.created. With --queue it may be left out and is the queue's name then
     topic: Option<OsString>,
 
-    /// The message; - reads it from standard input, without one it is empty
+    /// The message; - reads it from standard input (without the line feed after a JSON value), without one it is empty
     #[arg(allow_negative_numbers = true)]
     body: Option<OsString>,
 
@@ -121,7 +121,7 @@ impl Arguments {
         let body = match words.next() {
             Some(_) if self.ndjson => return Err(usage("with --ndjson the bodies are on standard input")),
             None if self.ndjson => None,
-            Some(word) if word == "-" => Some(standard_input()?),
+            Some(word) if word == "-" => Some(standard_input(self.content_type.is_none())?),
             Some(word) => Some(word.into_vec().into()),
             None => Some(Bytes::new()),
         };
@@ -138,9 +138,16 @@ fn usage(sentence: &str) -> anyhow::Error {
     UsageError(format!("{sentence}; see `estafette publish --help`")).into()
 }
 
-fn standard_input() -> anyhow::Result<Bytes> {
+/// What is on standard input. A JSON value loses the line feed that programs print after it.
+fn standard_input(may_be_json: bool) -> anyhow::Result<Bytes> {
     let mut body = Vec::new();
     std::io::stdin().lock().read_to_end(&mut body).context("cannot read the body from standard input")?;
+    if may_be_json
+        && let Some((b'\n', value)) = body.split_last()
+        && serde_json::from_slice::<serde::de::IgnoredAny>(value).is_ok()
+    {
+        body.pop();
+    }
     Ok(body.into())
 }
 
