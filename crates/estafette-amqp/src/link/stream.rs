@@ -71,17 +71,18 @@ pub(crate) async fn connect(endpoint: &Endpoint, tls: Option<&Tls>) -> Result<St
     let unavailable = |source: io::Error| {
         Error::new(ErrorKind::Unavailable, format!("{endpoint} cannot be reached: {source}"))
     };
+    // First, so that a mistake in the settings is heard of although no broker answers.
+    let encryption = tls.map(|tls| Ok::<_, Error>((client_config(tls)?, server_name(tls, endpoint)?)));
+    let encryption = encryption.transpose()?;
     let socket = TcpStream::connect((&*endpoint.host, endpoint.port)).await.map_err(unavailable)?;
     // Frames are gathered before they are written; waiting for more would only add latency.
     socket.set_nodelay(true).map_err(unavailable)?;
-    let Some(tls) = tls else {
+    let Some((config, name)) = encryption else {
         let (read, write) = socket.into_split();
         let direct = Direct(Arc::new(write));
         return Ok(Stream { read: Box::pin(read), write: Box::pin(direct.clone()), direct: Some(direct) });
     };
-    let name = tls.server_name.as_deref().unwrap_or(&endpoint.host).to_owned();
-    let name = ServerName::try_from(name).map_err(|source| Error::new(ErrorKind::InvalidInput, source))?;
-    let connector = TlsConnector::from(Arc::new(client_config(tls)?));
+    let connector = TlsConnector::from(Arc::new(config));
     let socket = connector.connect(name, socket).await.map_err(|source| {
         // A certificate that is not trusted does not become so by trying again.
         let kind = if source.kind() == io::ErrorKind::InvalidData {
@@ -93,6 +94,12 @@ pub(crate) async fn connect(endpoint: &Endpoint, tls: Option<&Tls>) -> Result<St
     })?;
     let (read, write) = tokio::io::split(socket);
     Ok(Stream { read: Box::pin(read), write: Box::pin(write), direct: None })
+}
+
+/// The name in the broker's certificate.
+fn server_name(tls: &Tls, endpoint: &Endpoint) -> Result<ServerName<'static>> {
+    let name = tls.server_name.as_deref().unwrap_or(&endpoint.host).to_owned();
+    ServerName::try_from(name).map_err(|source| Error::new(ErrorKind::InvalidInput, source))
 }
 
 fn client_config(tls: &Tls) -> Result<ClientConfig> {

@@ -1,6 +1,6 @@
 //! A connection that says what it is told to, byte by byte: another program's.
 
-#![allow(unreachable_pub, reason = "a module of a test")]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses some of it")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -90,6 +90,13 @@ impl Bare {
         short(&mut arguments, kind);
         arguments.extend([2, 0, 0, 0, 0]);
         self.call(1, (40, 10), &arguments, (40, 11)).await.map(drop)
+    }
+
+    pub async fn delete_exchange(&mut self, name: &str) -> Result<()> {
+        let mut arguments = vec![0, 0];
+        short(&mut arguments, name);
+        arguments.push(0);
+        self.call(1, (40, 20), &arguments, (40, 21)).await.map(drop)
     }
 
     /// Durable, without arguments.

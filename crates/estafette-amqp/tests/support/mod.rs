@@ -13,7 +13,7 @@ use estafette_core::Transport;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::Notify,
+    sync::{Notify, watch},
 };
 
 /// The broker's URL.
@@ -59,11 +59,19 @@ pub struct Proxy {
 #[derive(Default)]
 struct State {
     cut: Notify,
+    /// The client was told that it is blocked.
+    told: Notify,
     refuses: AtomicBool,
     /// Connections made before this count carry nothing any more.
     stalled_before: AtomicU64,
     connections: AtomicU64,
+    /// The connection on which nothing is taken from the client.
+    blocked: watch::Sender<Option<u64>>,
 }
+
+/// `connection.blocked` and `connection.unblocked`, as the broker sends them.
+const BLOCKED: &[u8] = b"\x01\0\0\0\0\0\x0b\0\x0a\0\x3c\x06memory\xce";
+const UNBLOCKED: &[u8] = b"\x01\0\0\0\0\0\x04\0\x0a\0\x3d\xce";
 
 impl Proxy {
     pub async fn start() -> Result<Self> {
@@ -92,6 +100,18 @@ impl Proxy {
         self.state.refuses.store(refuse, Ordering::Release);
     }
 
+    /// Blocks the connection of this number, counted from 0, as a broker low on memory does. Nothing may be on its way on it.
+    /// Returns when the client was told.
+    pub async fn block(&self, number: u64) {
+        self.state.blocked.send_replace(Some(number));
+        self.state.told.notified().await;
+    }
+
+    /// Ends the block.
+    pub fn unblock(&self) {
+        self.state.blocked.send_replace(None);
+    }
+
     /// Lets everything on the present connections disappear, without ending them.
     pub fn stall(&self) {
         self.state.stalled_before.store(self.state.connections.load(Ordering::Acquire), Ordering::Release);
@@ -103,10 +123,23 @@ async fn carry(mut client: TcpStream, broker: String, state: Arc<State>) {
     let Ok(mut server) = TcpStream::connect(broker).await else { return };
     let is_stalled = || state.stalled_before.load(Ordering::Acquire) > number;
     let (mut from_client, mut from_server) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    let mut blocking = state.blocked.subscribe();
+    let mut is_blocked = false;
     loop {
         tokio::select! {
             () = state.cut.notified() => return,
-            read = client.read(&mut from_client) => match read {
+            Ok(()) = blocking.changed() => {
+                let blocks = *blocking.borrow_and_update() == Some(number);
+                if std::mem::replace(&mut is_blocked, blocks) == blocks {
+                    continue;
+                }
+                let frame = if blocks { BLOCKED } else { UNBLOCKED };
+                if client.write_all(frame).await.is_err() { return }
+                if blocks {
+                    state.told.notify_one();
+                }
+            }
+            read = client.read(&mut from_client), if !is_blocked => match read {
                 Ok(count) if count > 0 => {
                     if !is_stalled() && server.write_all(&from_client[..count]).await.is_err() { return }
                 }

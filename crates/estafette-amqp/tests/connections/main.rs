@@ -1,4 +1,4 @@
-//! Recovery, against a real broker behind a proxy that cuts, stalls and refuses.
+//! Connections to a real broker: recovery behind a proxy that cuts, stalls, refuses and blocks; TLS; what is refused.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,7 +7,13 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "../bare/mod.rs"]
+mod bare;
+mod blocked;
+mod refused;
+#[path = "../support/mod.rs"]
 mod support;
+mod tls;
 
 use std::{collections::HashSet, time::Duration};
 
@@ -19,13 +25,13 @@ use estafette_core::{
 use support::{Proxy, connect, connect_through};
 use tokio::time::Instant;
 
-const TOPIC: Topic = Topic::from_static("recovery.tested");
+pub(crate) const TOPIC: Topic = Topic::from_static("recovery.tested");
 
-fn queue() -> QueueName {
+pub(crate) fn queue() -> QueueName {
     QueueName::try_from(format!("recovery-{}", MessageId::new())).unwrap()
 }
 
-fn message(number: usize) -> Envelope {
+pub(crate) fn message(number: usize) -> Envelope {
     Envelope::new(TOPIC, number.to_string().into())
 }
 
@@ -150,35 +156,6 @@ async fn connects_to_the_next_broker_when_one_is_away() -> Result<()> {
     let transport = estafette_amqp::connect(url.parse()?).await?;
     let receipts = transport.publish(&[Outgoing::publish(message(0))]).await;
     ensure!(matches!(&receipts[..], [Ok(receipt)] if receipt.routing == Routing::Unrouted), "{receipts:?}");
-    Ok(())
-}
-
-#[tokio::test]
-async fn names_the_user_that_is_refused() -> Result<()> {
-    let url = format!("amqp://nobody:wrong@{}", support::address());
-    let Err(error) = estafette_amqp::connect(url.parse()?).await else { anyhow::bail!("it connected") };
-    ensure!(error.kind() == ErrorKind::Denied && error.report().contains("nobody"), "{}", error.report());
-    ensure!(!error.report().contains("wrong"), "the error shows the password");
-    Ok(())
-}
-
-#[tokio::test]
-async fn names_both_values_when_a_queue_exists_with_other_settings() -> Result<()> {
-    let transport = connect("").await?;
-    let spec = QueueSpec::durable(queue());
-    transport.declare(&spec).await?;
-    let other = connect("queue_arguments=x-max-length:7").await?;
-    let Err(error) = other.declare(&spec).await else { anyhow::bail!("it was declared") };
-    let report = error.report();
-    ensure!(error.kind() == ErrorKind::Conflict, "{report}");
-    ensure!(
-        report.contains(spec.name.as_str()) && report.contains("x-max-length") && report.contains('7'),
-        "{report}"
-    );
-    let passive = connect("declare=passive").await?;
-    passive.declare(&spec).await?;
-    transport.admin().delete(&spec.name).await?;
-    ensure!(passive.declare(&spec).await.is_err_and(|error| error.kind() == ErrorKind::NotFound));
     Ok(())
 }
 
