@@ -11,6 +11,7 @@
 mod bare;
 mod blocked;
 mod refused;
+mod suite;
 #[path = "../support/mod.rs"]
 mod support;
 mod tls;
