@@ -25,3 +25,4 @@ mod processes_bridge;
 mod processes_workers;
 mod publish;
 mod queues;
+mod rabbitmq;
