@@ -28,7 +28,7 @@ use std::{
 
 use estafette_core::{
     Admin, Durability, Guarantees, Order, Outgoing, QueueName, QueueSpec, Receipt, ReceiveOptions, Receiver,
-    Result, Support, Transport, TransportUrl, async_trait,
+    Result, Support, Timestamp, Transport, TransportUrl, async_trait,
 };
 
 pub use config::MemoryConfig;
@@ -59,9 +59,25 @@ impl MemoryTransport {
     /// A transport with these settings.
     #[must_use]
     pub fn with_config(config: MemoryConfig) -> Self {
+        Self::with_clock(config, Clock::new())
+    }
+
+    /// A transport whose clock stands at `time` and moves only by [`advance`](Self::advance). For tests.
+    #[must_use]
+    pub fn with_clock_stopped_at(time: Timestamp) -> Self {
+        Self::with_clock(MemoryConfig::default(), Clock::stopped_at(time))
+    }
+
+    fn with_clock(config: MemoryConfig, clock: Clock) -> Self {
         let routes = Routes::new(config.messages_max);
-        let shared = Shared { config, clock: Clock::new(), routes, closed: AtomicBool::new(false) };
+        let shared = Shared { config, clock, routes, closed: AtomicBool::new(false) };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// The time by this transport's clock.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.shared.clock.now()
     }
 
     /// Moves this transport's clock forward: what was to happen within `by` happens now. For tests.

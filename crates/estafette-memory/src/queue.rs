@@ -326,7 +326,8 @@ impl State {
     /// When something becomes ready by itself.
     pub(crate) fn next_event(&self) -> Option<Timestamp> {
         let due = self.delayed.first_key_value().map(|((due, _), _)| *due);
-        due.into_iter().chain(self.lease_ends_from).min()
+        let lease_ends_from = self.lease_ends_from.filter(|_| !self.leased.is_empty());
+        due.into_iter().chain(lease_ends_from).min()
     }
 
     /// Drops everything nobody holds and returns how many messages that were.

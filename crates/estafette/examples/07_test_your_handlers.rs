@@ -54,7 +54,7 @@ fn charging(bus: &Bus, books: &Arc<Mutex<Books>>) -> Consumer {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let books = Arc::new(Mutex::new(Books { is_down: true, ..Books::default() }));
-    let mut kit = TestKit::new();
+    let kit = TestKit::new();
     let of_consumer = Arc::clone(&books);
     kit.consumer(move |bus| charging(bus, &of_consumer)).await?;
     kit.bus().publish(&OrderCreated { id: 7 }).await?;
@@ -65,8 +65,8 @@ async fn main() -> anyhow::Result<()> {
     println!("a minute later: charged {:?}", books.lock().unwrap().charges);
 
     let books = Arc::<Mutex<Books>>::default();
-    let faults = Faults::none().duplicate(When::Always).lose_acks(When::Every(2)).reorder();
-    let mut kit = TestKit::with_faults(faults);
+    let faults = Faults::none().duplicate(When::always()).lose_acks(When::every(2)).reorder(When::always());
+    let kit = TestKit::with_faults(faults);
     let of_consumer = Arc::clone(&books);
     kit.consumer(move |bus| charging(bus, &of_consumer)).await?;
     for id in 0..20 {

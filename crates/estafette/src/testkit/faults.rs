@@ -2,41 +2,27 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use estafette_core::{Envelope, MessageId, Pattern, QueueName};
+use estafette_core::{Envelope, MessageId, QueueName};
+
+use super::When;
 
 /// Faults that a transport may have and stay within its contract, so that handlers must cope with them.
 ///
-/// Each strikes a message once in each queue. Chance repeats with the [`seed`](Self::seed).
+/// Each strikes a message once in each queue. The same faults with the same seed do the same again, as long as handlers run
+/// one at a time.
 #[derive(Clone, Debug)]
 pub struct Faults {
-    duplicate: Plan,
-    lose_ack: Plan,
-    delay: Plan,
-    delay_max: Duration,
-    reorders: bool,
+    duplicate: Vec<Plan>,
+    lose_ack: Vec<Plan>,
+    reorder: Vec<Plan>,
+    delay: Vec<(Plan, Duration)>,
     random: fastrand::Rng,
 }
 
-/// Which messages a fault strikes. Those that qualify are counted from 1, over all queues.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum When {
-    /// Every one.
-    Always,
-    /// The one with this number.
-    Nth(u64),
-    /// Each whose number is a multiple of this.
-    Every(u64),
-    /// Each with this probability, from 0 to 1.
-    Share(f64),
-    /// Those whose topic matches.
-    Topic(Pattern),
-}
-
 /// When one fault happens, and to whom it has.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Plan {
-    when: Option<When>,
+    when: When,
     count: u64,
     struck: HashSet<(QueueName, MessageId)>,
 }
@@ -46,43 +32,42 @@ impl Faults {
     #[must_use]
     pub fn none() -> Self {
         Self {
-            duplicate: Plan::default(),
-            lose_ack: Plan::default(),
-            delay: Plan::default(),
-            delay_max: Duration::ZERO,
-            reorders: false,
+            duplicate: Vec::new(),
+            lose_ack: Vec::new(),
+            reorder: Vec::new(),
+            delay: Vec::new(),
             random: fastrand::Rng::with_seed(1),
         }
     }
 
-    /// A message comes once more after it was acknowledged, as a message of its own with the same id: a publisher that tried
-    /// again.
+    /// A message comes twice, with the same id: its publisher was told of a failure and tried again. The second stands at the
+    /// end of the queue, and with several handlers at once both may be handled at the same time.
     #[must_use]
     pub fn duplicate(mut self, when: When) -> Self {
-        self.duplicate.when = Some(when);
+        self.duplicate.push(Plan::new(when));
         self
     }
 
-    /// An acknowledgement fails after the handler has done its work, and the message comes again with one attempt more: a lost
-    /// connection.
+    /// An acknowledgement is lost after the handler has done its work, and the message comes again at once with one attempt
+    /// more: a broken connection. Acknowledgements are counted.
     #[must_use]
     pub fn lose_acks(mut self, when: When) -> Self {
-        self.lose_ack.when = Some(when);
+        self.lose_ack.push(Plan::new(when));
         self
     }
 
-    /// A published message becomes visible late, by up to `delay_max`: see [`TestKit::advance`](super::TestKit::advance).
+    /// Messages are handed over in another order, as after retries or with several consumers: those struck among what is
+    /// ready change places. Order by key, where a consumer asks for it, is kept.
     #[must_use]
-    pub fn delay(mut self, when: When, delay_max: Duration) -> Self {
-        self.delay.when = Some(when);
-        self.delay_max = delay_max;
+    pub fn reorder(mut self, when: When) -> Self {
+        self.reorder.push(Plan::new(when));
         self
     }
 
-    /// What is ready is handed over in any order, as with several consumers.
+    /// A message is handed over `late`, by the kit's clock: see [`TestKit::advance`](super::TestKit::advance).
     #[must_use]
-    pub fn reorder(mut self) -> Self {
-        self.reorders = true;
+    pub fn delay(mut self, when: When, late: Duration) -> Self {
+        self.delay.push((Plan::new(when), late));
         self
     }
 
@@ -94,50 +79,59 @@ impl Faults {
     }
 
     pub(super) fn duplicates(&mut self, queue: &QueueName, envelope: &Envelope) -> bool {
-        self.duplicate.strikes(queue, envelope, &mut self.random)
+        any(&mut self.duplicate, queue, envelope, &mut self.random)
     }
 
     pub(super) fn loses_ack(&mut self, queue: &QueueName, envelope: &Envelope) -> bool {
-        self.lose_ack.strikes(queue, envelope, &mut self.random)
+        any(&mut self.lose_ack, queue, envelope, &mut self.random)
     }
 
-    /// How much later a message becomes visible.
-    pub(super) fn delay_of(&mut self, queue: &QueueName, envelope: &Envelope) -> Duration {
-        if self.delay.strikes(queue, envelope, &mut self.random) {
-            self.delay_max.mul_f64(self.random.f64())
-        } else {
-            Duration::ZERO
-        }
+    pub(super) fn displaces(&mut self, queue: &QueueName, envelope: &Envelope) -> bool {
+        any(&mut self.reorder, queue, envelope, &mut self.random)
     }
 
-    /// Changes the order of what is handed over, if that is to happen.
-    pub(super) fn shuffle<T>(&mut self, items: &mut [T]) {
-        if self.reorders {
-            self.random.shuffle(items);
-        }
+    /// How much later a message is handed over, if it is.
+    pub(super) fn delay_of(&mut self, queue: &QueueName, envelope: &Envelope) -> Option<Duration> {
+        let Self { delay, random, .. } = self;
+        let late = delay
+            .iter_mut()
+            .filter_map(|(plan, late)| plan.strikes(queue, envelope, random).then_some(*late))
+            .sum::<Duration>();
+        (!late.is_zero()).then_some(late)
     }
 
-    /// Whether the order of what is ready is to change.
+    /// Whether any order is to change, so that it pays to look at much of what is ready.
     pub(super) fn reorders(&self) -> bool {
-        self.reorders
+        !self.reorder.is_empty()
+    }
+
+    /// Changes the order of these.
+    pub(super) fn shuffle<T>(&mut self, items: &mut [T]) {
+        self.random.shuffle(items);
     }
 }
 
+/// Whether one of the plans strikes. Each counts, whatever the others do.
+fn any(plans: &mut [Plan], queue: &QueueName, envelope: &Envelope, random: &mut fastrand::Rng) -> bool {
+    let mut is_struck = false;
+    for plan in plans {
+        is_struck |= plan.strikes(queue, envelope, random);
+    }
+    is_struck
+}
+
 impl Plan {
+    fn new(when: When) -> Self {
+        Self { when, count: 0, struck: HashSet::new() }
+    }
+
     fn strikes(&mut self, queue: &QueueName, envelope: &Envelope, random: &mut fastrand::Rng) -> bool {
-        let Some(when) = &self.when else { return false };
         let message = (queue.clone(), envelope.id.clone());
-        if self.struck.contains(&message) {
+        if !self.when.qualifies(queue, envelope) || self.struck.contains(&message) {
             return false;
         }
         self.count += 1;
-        let strikes = match when {
-            When::Always => true,
-            When::Nth(number) => self.count == *number,
-            When::Every(number) => self.count.is_multiple_of(*number),
-            When::Share(share) => random.f64() < *share,
-            When::Topic(pattern) => pattern.matches(&envelope.topic),
-        };
+        let strikes = self.when.strikes(self.count, random);
         if strikes {
             self.struck.insert(message);
         }

@@ -33,7 +33,7 @@
 //! }
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> estafette::Result<()> {
-//! let mut kit = TestKit::new();
+//! let kit = TestKit::new();
 //! kit.consumer(billing).await?;
 //!
 //! kit.bus().publish(&OrderCreated { id: 7 }).await?;
@@ -43,47 +43,53 @@
 //!
 //! kit.advance(Duration::from_secs(60)).await?;             // the retry is due
 //! kit.assert_acked("billing", 1);
-//! assert_eq!(kit.published::<InvoiceSent>()?[0].order, 7);
+//! assert_eq!(kit.published::<InvoiceSent>()[0].order, 7);
 //! # Ok(()) }
 //! ```
 //!
-//! Consumers run while [`TestKit::run_until_idle`] or [`TestKit::advance`] is awaited, and only then, so that a test decides what
-//! happens when. Messages live in memory; what was published and handled is recorded until the kit is dropped.
+//! Nothing is handed over but while [`TestKit::run_until_idle`], [`TestKit::advance`], [`TestKit::run_to_the_end`] or
+//! [`TestKit::run_while`] is awaited, so that a test decides what happens when. The kit's clock stands still; only the test
+//! moves it. Messages live in memory; what was published and handled is recorded until the kit is dropped.
 //!
-//! Deliberately not here: paused time for handlers themselves (`tokio::time::pause` does that), and engines: what a transport
-//! keeps is the business of the conformance suite.
+//! The kit sees what its consumers handle; what a handler leaves to a task of its own may still go on when they are idle.
+//!
+//! Deliberately not here: the time handlers themselves and time limits go by, which is tokio's (`tokio::time::pause` stops
+//! it), and engines: what a transport keeps is the business of the conformance suite.
+//!
+//! Reading order: `stage` (the transport), `receiver` (hand-over and settling), `traffic` (whether anything moves), `crew`
+//! (the consumers), `when` and `faults`, `record`, `story` and `asserting`.
 
 mod asserting;
+mod crew;
 mod faults;
+mod receiver;
 mod record;
-mod transport;
+mod stage;
+mod story;
+mod traffic;
+mod when;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, future::Future, pin::pin, sync::Arc, time::Duration};
 
-use estafette_consumer::{Consumer, Summary};
-use estafette_core::{Error, ErrorKind, Lifetime, QueueStatus, Result, Transport};
-use estafette_memory::MemoryTransport;
-use tokio::{sync::oneshot, task::JoinSet, time::Instant};
+use estafette_consumer::Consumer;
+use estafette_core::{Error, ErrorKind, Result, Timestamp};
 
-pub use faults::{Faults, When};
+pub use faults::Faults;
 pub use record::{Fate, Handled};
+pub use when::When;
 
 use crate::Bus;
-use record::Record;
-use transport::TestTransport;
+use crew::Crew;
+use stage::{Stage, TestTransport};
 
-/// How often to look at the queues although nothing was said to have moved: the memory transport buries expired messages by
-/// itself.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
-
-type Build = Box<dyn Fn(&Bus) -> Consumer + Send + Sync>;
+/// How many deliveries one run handles at most: handlers that keep each other busy for ever must not fill the memory.
+const HANDLED_MAX: u64 = 100_000;
 
 /// An application's consumers on the memory transport, driven by a test.
 pub struct TestKit {
-    memory: MemoryTransport,
-    record: Arc<Record>,
+    stage: Arc<Stage>,
     bus: Bus,
-    consumers: Vec<Build>,
+    crew: Arc<Crew>,
     patience: Duration,
 }
 
@@ -97,17 +103,22 @@ impl TestKit {
     /// A kit in which `faults` happen.
     #[must_use]
     pub fn with_faults(faults: Faults) -> Self {
-        let memory = MemoryTransport::new();
-        let record = Arc::new(Record::default());
-        let bus = Bus::new(TestTransport::new(memory.clone(), Arc::clone(&record), faults));
-        Self { memory, record, bus, consumers: Vec::new(), patience: Duration::from_secs(10) }
+        let stage = Arc::new(Stage::new(faults));
+        let bus = Bus::new(TestTransport(Arc::clone(&stage)));
+        let crew = Arc::new(Crew::new(Arc::clone(&stage)));
+        Self { stage, bus, crew, patience: Duration::from_secs(10) }
     }
 
-    /// How long, in real time, consumers may take until they are idle; 10 seconds by default.
+    /// How long, by tokio's clock, one call may run until the consumers are idle; 10 seconds by default.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
+    }
+
+    /// From now on `faults` happen, and no others.
+    pub fn set_faults(&self, faults: Faults) {
+        *self.stage.faults() = faults;
     }
 
     /// The bus to give to the application, and to publish with.
@@ -116,20 +127,33 @@ impl TestKit {
         &self.bus
     }
 
-    /// Adds a consumer, by the application's function that makes it, and declares its queue.
+    /// The time by the kit's clock, which begins far in the future and moves only by [`advance`](Self::advance) and
+    /// [`run_to_the_end`](Self::run_to_the_end).
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.stage.memory.now()
+    }
+
+    /// Starts a consumer, by the application's function that makes it; its queue is there when this returns.
     ///
-    /// The function is called again for each run. A temporary queue gets only what is published while consumers run.
+    /// When a limit of its own ends the consumer and its queue holds more, the function is called again, as a supervisor
+    /// would start it again.
     ///
     /// # Errors
     ///
-    /// Those of declaring the queue.
-    pub async fn consumer(&mut self, build: impl Fn(&Bus) -> Consumer + Send + Sync + 'static) -> Result<()> {
-        let consumer = build(&self.bus);
-        if consumer.queue().lifetime == Lifetime::Durable {
-            self.memory.declare(consumer.queue()).await?;
-        }
-        self.consumers.push(Box::new(build));
-        Ok(())
+    /// Those of the consumer when it starts, such as mistakes in its settings.
+    pub async fn consumer(&self, build: impl Fn(&Bus) -> Consumer + Send + Sync + 'static) -> Result<()> {
+        let mut progress = self.stage.traffic.watch_progress();
+        let opened = self.stage.traffic.opened();
+        self.crew.add(&self.bus, Box::new(build));
+        self.patiently(async {
+            while self.stage.traffic.opened() == opened && !self.crew.has_ended() {
+                // Fails only when the sender is gone, which the stage keeps.
+                progress.changed().await.map_err(|_gone| Error::from(ErrorKind::Closed))?;
+            }
+            self.crew.look_after(&self.bus, &[])
+        })
+        .await
     }
 
     /// Runs the consumers until none has anything to do: nothing is ready, and nothing is being handled. What waits for its time,
@@ -137,90 +161,122 @@ impl TestKit {
     ///
     /// # Errors
     ///
-    /// Those of the consumers; [`ErrorKind::TimedOut`] with what there is to do when they are not idle within the kit's
-    /// [`patience`](Self::patience).
+    /// Those of the consumers; [`ErrorKind::TimedOut`] with everything that happened when they are not idle within the kit's
+    /// [`patience`](Self::patience), or after 100,000 deliveries.
     pub async fn run_until_idle(&self) -> Result<()> {
-        let mut running = JoinSet::new();
-        let mut stops = Vec::new();
-        let opened = self.record.receivers();
-        for build in &self.consumers {
-            let (stop, stopped) = oneshot::channel::<()>();
-            stops.push(stop);
-            // Its sender is dropped to stop it.
-            running.spawn(build(&self.bus).run_until(async move { drop(stopped.await) }));
-        }
-        let started = opened + self.consumers.len() as u64;
-        let waited = self.wait_until_idle(started, &mut running).await;
-        drop(stops);
-        while let Some(ended) = running.join_next().await {
-            summary(ended)?;
-        }
-        waited
+        self.patiently(self.until_idle()).await
     }
 
-    /// Moves the clock by `time` and runs the consumers again: delays, retries, leases and expiries that end within are due.
+    /// Runs the consumers until they are idle, while the clock moves by `time`, from one moment at which something is due to the
+    /// next: delays, retries, leases and expiries happen in the order and at the time they would in life.
     ///
     /// # Errors
     ///
     /// As [`run_until_idle`](Self::run_until_idle).
     pub async fn advance(&self, time: Duration) -> Result<()> {
-        self.memory.advance(time);
-        self.run_until_idle().await
+        let memory = &self.stage.memory;
+        let until = self.now() + time;
+        self.patiently(async {
+            self.until_idle().await?;
+            while let Some(next) = memory.next_event().filter(|next| self.now() + *next <= until) {
+                self.move_clock(next).await?;
+            }
+            self.move_clock(until.since(self.now())).await
+        })
+        .await
     }
 
     /// Moves the clock to whatever is due next and runs the consumers, over and over, until nothing waits any more.
     ///
     /// # Errors
     ///
-    /// As [`run_until_idle`](Self::run_until_idle), the patience being that of all runs together.
+    /// As [`run_until_idle`](Self::run_until_idle).
     pub async fn run_to_the_end(&self) -> Result<()> {
-        let deadline = Instant::now() + self.patience;
-        self.run_until_idle().await?;
-        while let Some(next) = self.memory.next_event() {
-            if Instant::now() > deadline {
-                return Err(self.impatient(&self.statuses().await?));
+        self.patiently(async {
+            self.until_idle().await?;
+            while let Some(next) = self.stage.memory.next_event() {
+                self.move_clock(next).await?;
             }
-            self.advance(next).await?;
-        }
-        Ok(())
+            Ok(())
+        })
+        .await
     }
 
-    async fn wait_until_idle(&self, started: u64, running: &mut JoinSet<Result<Summary>>) -> Result<()> {
-        let deadline = Instant::now() + self.patience;
+    /// Runs the consumers while `future` does what it does, such as a request that waits for its reply, then until they are
+    /// idle. Returns what `future` returns.
+    ///
+    /// # Errors
+    ///
+    /// As [`run_until_idle`](Self::run_until_idle).
+    pub async fn run_while<F: Future>(&self, future: F) -> Result<F::Output> {
+        self.patiently(async {
+            let _run = self.stage.traffic.run();
+            let mut future = pin!(future);
+            let mut progress = self.stage.traffic.watch_progress();
+            let output = loop {
+                progress.borrow_and_update();
+                self.crew.look_after(&self.bus, &self.statuses())?;
+                tokio::select! {
+                    output = &mut future => break output,
+                    changed = progress.changed() => changed.map_err(|_gone| Error::from(ErrorKind::Closed))?,
+                }
+            };
+            self.until_idle().await?;
+            Ok(output)
+        })
+        .await
+    }
+
+    async fn move_clock(&self, by: Duration) -> Result<()> {
+        self.stage.memory.advance(by);
+        self.until_idle().await
+    }
+
+    async fn until_idle(&self) -> Result<()> {
+        let traffic = &self.stage.traffic;
+        let _run = traffic.run();
+        let mut progress = traffic.watch_progress();
+        let handled_before = self.stage.record.handled_count();
         loop {
-            let changed = self.record.changed();
-            let before = self.record.steps();
-            let statuses = self.statuses().await?;
-            let is_idle = statuses.iter().all(|status| status.ready == 0 && status.leased == 0);
-            // Looking at several queues takes time; only if nothing moved meanwhile did all of them rest.
-            if is_idle && self.record.receivers() >= started && self.record.steps() == before {
+            progress.borrow_and_update();
+            if self.is_idle()? {
                 return Ok(());
             }
-            tokio::select! {
-                () = changed => {}
-                Some(ended) = running.join_next() => drop(summary(ended)?),
-                () = tokio::time::sleep(LOOK_AGAIN) => {}
+            if self.stage.record.handled_count() - handled_before > HANDLED_MAX {
+                return Err(self.restless(&format!("{HANDLED_MAX} deliveries")));
             }
-            if Instant::now() > deadline {
-                return Err(self.impatient(&statuses));
-            }
+            progress.changed().await.map_err(|_gone| Error::from(ErrorKind::Closed))?;
         }
     }
 
-    /// The queues of the consumers.
-    async fn statuses(&self) -> Result<Vec<QueueStatus>> {
-        let mut statuses = self.memory.admin().queues().await?;
-        statuses.retain(|status| self.record.is_consumed(&status.name));
-        Ok(statuses)
+    /// Whether no consumer has anything to do. Looking at several queues takes time; only if nothing changed meanwhile did all
+    /// of them rest.
+    fn is_idle(&self) -> Result<bool> {
+        let traffic = &self.stage.traffic;
+        let changes = traffic.change_count();
+        let statuses = self.statuses();
+        self.crew.look_after(&self.bus, &statuses)?;
+        let mut at_rest = traffic.in_hand() == 0;
+        for status in &statuses {
+            at_rest &= status.leased == 0;
+            if status.ready > 0 {
+                // What is ready may have to wait for another message with its key. What nobody consumes stays.
+                let tended = traffic.is_at_rest(&status.name, changes);
+                at_rest &= tended.unwrap_or_else(|| !self.crew.tends(&status.name));
+            }
+        }
+        Ok(at_rest && traffic.change_count() == changes && !self.crew.has_ended())
     }
 
-    fn impatient(&self, statuses: &[QueueStatus]) -> Error {
-        use fmt::Write as _;
-        let mut sentence = format!("the consumers are not idle after {:?}", self.patience);
-        for QueueStatus { name, ready, leased, .. } in statuses {
-            // Writing to a string cannot fail.
-            write!(sentence, "; {name}: {ready} ready, {leased} being handled").unwrap_or_default();
+    async fn patiently<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        match tokio::time::timeout(self.patience, work).await {
+            Ok(result) => result,
+            Err(_elapsed) => Err(self.restless(&format!("{:?}", self.patience))),
         }
+    }
+
+    fn restless(&self, after: &str) -> Error {
+        let sentence = format!("the consumers are not idle after {after}\n{}", self.story());
         Error::new(ErrorKind::TimedOut, sentence)
     }
 }
@@ -233,10 +289,6 @@ impl Default for TestKit {
 
 impl fmt::Debug for TestKit {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("TestKit").field("consumers", &self.consumers.len()).finish_non_exhaustive()
+        formatter.debug_struct("TestKit").field("consumers", &self.crew.len()).finish_non_exhaustive()
     }
-}
-
-fn summary(ended: Result<Result<Summary>, tokio::task::JoinError>) -> Result<Summary> {
-    ended.map_err(|error| Error::new(ErrorKind::Engine, error))?
 }

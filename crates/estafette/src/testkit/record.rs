@@ -1,21 +1,19 @@
-//! What happened in a test.
+//! What happened in a test, in order.
 
 use std::{
     collections::HashSet,
-    fmt,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use estafette_core::{Envelope, Outcome, Outgoing, QueueName};
-use tokio::sync::{Notify, futures::Notified};
+use estafette_core::{Envelope, MessageId, Outcome, Outgoing, QueueName, Receipt, Result};
 
 /// A delivery that was handled.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Handled {
+    /// When, by the kit's clock: how far it had been moved.
+    pub at: Duration,
     /// The queue it came from.
     pub queue: QueueName,
     /// The message.
@@ -36,22 +34,31 @@ pub enum Fate {
     AckLost,
 }
 
+/// What a fault did to a message before it was handed over.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Mishap {
+    Duplicated,
+    Delayed(Duration),
+}
+
+/// One line of the story.
+pub(super) enum Event {
+    Published { at: Duration, outgoing: Outgoing, receipt: Result<Receipt> },
+    Handled(Handled),
+    Mishap { at: Duration, queue: QueueName, envelope: Arc<Envelope>, mishap: Mishap },
+}
+
 /// Everything that happened, in order.
 #[derive(Default)]
 pub(super) struct Record {
     log: Mutex<Log>,
-    /// Grows with everything that happens.
-    steps: AtomicU64,
-    /// How many receivers were opened.
-    receivers: AtomicU64,
-    changed: Notify,
 }
 
 #[derive(Default)]
 pub(super) struct Log {
-    pub(super) published: Vec<Outgoing>,
-    pub(super) handled: Vec<Handled>,
-    consumed: HashSet<QueueName>,
+    pub(super) events: Vec<Event>,
+    seen: HashSet<MessageId>,
+    handled: u64,
 }
 
 impl Record {
@@ -60,85 +67,46 @@ impl Record {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn publish(&self, outgoing: &Outgoing) {
-        self.log().published.push(outgoing.clone());
-        self.step();
+    pub(super) fn publish(&self, at: Duration, outgoing: Outgoing, receipt: &Result<Receipt>) {
+        let mut log = self.log();
+        log.seen.insert(outgoing.envelope.id.clone());
+        log.events.push(Event::Published { at, outgoing, receipt: receipt.clone() });
     }
 
     pub(super) fn handle(&self, handled: Handled) {
-        self.log().handled.push(handled);
-        self.step();
+        let mut log = self.log();
+        log.handled += 1;
+        log.events.push(Event::Handled(handled));
     }
 
-    pub(super) fn open(&self, queue: &QueueName) {
-        self.log().consumed.insert(queue.clone());
-        self.receivers.fetch_add(1, Ordering::AcqRel);
-        self.step();
+    pub(super) fn mishap(&self, at: Duration, queue: &QueueName, envelope: &Arc<Envelope>, mishap: Mishap) {
+        let (queue, envelope) = (queue.clone(), Arc::clone(envelope));
+        self.log().events.push(Event::Mishap { at, queue, envelope, mishap });
     }
 
-    /// Something moved that is not worth a line of its own.
-    pub(super) fn step(&self) {
-        self.steps.fetch_add(1, Ordering::AcqRel);
-        self.changed.notify_waiters();
+    /// Whether a message with this id was published before.
+    pub(super) fn has_seen(&self, id: &MessageId) -> bool {
+        self.log().seen.contains(id)
     }
 
-    pub(super) fn steps(&self) -> u64 {
-        self.steps.load(Ordering::Acquire)
+    /// How many deliveries were handled.
+    pub(super) fn handled_count(&self) -> u64 {
+        self.log().handled
     }
 
-    pub(super) fn receivers(&self) -> u64 {
-        self.receivers.load(Ordering::Acquire)
+    pub(super) fn handled(&self, queue: &QueueName) -> Vec<Handled> {
+        let of_queue = |event: &Event| match event {
+            Event::Handled(handled) if handled.queue == *queue => Some(handled.clone()),
+            _ => None,
+        };
+        self.log().events.iter().filter_map(of_queue).collect()
     }
 
-    /// Ends at the next step after this call.
-    pub(super) fn changed(&self) -> Notified<'_> {
-        self.changed.notified()
-    }
-
-    pub(super) fn is_consumed(&self, queue: &QueueName) -> bool {
-        self.log().consumed.contains(queue)
-    }
-}
-
-impl fmt::Display for Fate {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::AckLost => formatter.write_str("acked, but the ack was lost"),
-            Self::Settled(Outcome::Ack) => formatter.write_str("acked"),
-            Self::Settled(Outcome::Retry { after, error }) => {
-                write!(formatter, "retry after {after:?}: {}", error.as_deref().unwrap_or("no error"))
-            }
-            Self::Settled(Outcome::Reject(failure)) => {
-                write!(formatter, "dead, {}: {}", failure.reason, failure.error)
-            }
-            Self::Settled(Outcome::Release { after }) => write!(formatter, "released for {after:?}"),
-        }
-    }
-}
-
-/// The story so far, for the message of a failed assertion.
-impl fmt::Display for Log {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(formatter, "published:")?;
-        for outgoing in &self.published {
-            let Envelope { topic, body, .. } = &*outgoing.envelope;
-            writeln!(formatter, "  {topic} {}", excerpt(body))?;
-        }
-        writeln!(formatter, "handled:")?;
-        for Handled { queue, envelope, attempt, fate } in &self.handled {
-            let Envelope { topic, body, .. } = &**envelope;
-            writeln!(formatter, "  {queue}: {topic} {}, attempt {attempt}: {fate}", excerpt(body))?;
-        }
-        Ok(())
-    }
-}
-
-/// The beginning of a body.
-fn excerpt(body: &[u8]) -> String {
-    const CHARACTERS_MAX: usize = 60;
-    let text = String::from_utf8_lossy(body);
-    match text.char_indices().nth(CHARACTERS_MAX) {
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
-        None => text.into_owned(),
+    pub(super) fn outgoing(&self) -> Vec<Outgoing> {
+        let stored = |event: &Event| match event {
+            Event::Published { outgoing, receipt: Ok(_), .. } => Some(outgoing.clone()),
+            _ => None,
+        };
+        self.log().events.iter().filter_map(stored).collect()
     }
 }
