@@ -82,7 +82,7 @@ fn row(event: &Event) -> [String; 4] {
 }
 
 fn moment(at: Duration) -> String {
-    format!("+{at:?}")
+    if at.is_zero() { "+0s".to_owned() } else { format!("+{at:?}") }
 }
 
 fn message(envelope: &Envelope) -> String {

@@ -11,7 +11,7 @@ use crate::{OrderCreated, billing, publish};
 
 #[tokio::test]
 #[should_panic(
-    expected = "deliveries of billing acked: 1, not 2\nwhat happened:\n  +0ns  published   order.created {\"id\":1}    into 1 queue"
+    expected = "deliveries of billing acked: 1, not 2\nwhat happened:\n  +0s  published   order.created {\"id\":1}    into 1 queue"
 )]
 async fn a_failed_assertion_tells_what_happened() {
     let kit = TestKit::new();
