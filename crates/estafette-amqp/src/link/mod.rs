@@ -1,7 +1,7 @@
 //! A connection to a broker: one socket, its channels, and the two tasks that read and write.
 //!
-//! Everything to be sent is appended to one buffer; the writing task takes whatever has gathered and hands it to the socket
-//! in one system call. The reading task handles every frame of what one system call brought before it wakes anybody.
+//! Everything to be sent is appended to one buffer; whoever writes next, the writing task or a caller that wants it out at
+//! once, hands the socket whatever has gathered in one system call. The reading task handles every frame of what one system call brought before it wakes anybody.
 //! A link is used until it breaks and never repaired: whoever needs one asks `connector` for the next.
 //!
 //! Reading order: `stream` (TCP, TLS), `open` (the opening of a connection), `tasks` (reading, writing, heartbeats),
