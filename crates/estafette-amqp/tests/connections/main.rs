@@ -160,6 +160,36 @@ async fn connects_to_the_next_broker_when_one_is_away() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn moves_to_the_next_broker_when_the_first_goes_away() -> Result<()> {
+    let proxy = Proxy::start().await?;
+    let both = support::url_through(&proxy, "").replace('?', &format!(",{}", support::address()));
+    let transport = estafette_amqp::connect(both.parse()?).await?;
+    let queue = queue();
+    transport.declare(&QueueSpec::durable(queue.clone())).await?;
+    for result in transport.publish(&[Outgoing::send(queue.clone(), message(0))]).await {
+        result?;
+    }
+    let mut receiver = transport.receiver(&queue, ReceiveOptions::default()).await?;
+    proxy.refuse(true);
+    proxy.cut();
+    for result in transport.publish(&[Outgoing::send(queue.clone(), message(1))]).await {
+        result?;
+    }
+    let mut came = 0;
+    while came < 2 {
+        let deliveries = receiver.receive(2, Duration::from_secs(10)).await?;
+        ensure!(!deliveries.is_empty(), "only {came} came");
+        came += deliveries.len();
+        for delivery in deliveries {
+            delivery.ack().await?;
+        }
+    }
+    receiver.close().await?;
+    transport.admin().delete(&queue).await?;
+    Ok(())
+}
+
 #[tokio::test]
 async fn makes_a_temporary_queue_again_after_a_cut() -> Result<()> {
     let proxy = Proxy::start().await?;

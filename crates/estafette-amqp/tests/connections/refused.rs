@@ -68,6 +68,8 @@ async fn names_the_virtual_host_that_is_refused() -> Result<()> {
     let url = format!("{}/nowhere", support::url());
     let Err(error) = estafette_amqp::connect(url.parse()?).await else { bail!("it connected") };
     ensure!(error.kind() == ErrorKind::Denied && error.report().contains("nowhere"), "{}", error.report());
+    // The default one, by its name.
+    estafette_amqp::connect(format!("{}/%2F", support::url()).parse()?).await?;
     Ok(())
 }
 
