@@ -1,7 +1,7 @@
 //! RabbitMQ: a bare socket that says exactly what the job needs, encoded beforehand.
 //!
-//! A message has the properties an envelope needs, or none but its persistence: RabbitMQ spends half as much again on a
-//! message whose properties have more than 64 bytes, which it then keeps outside of its processes' memory.
+//! A message has the properties an envelope needs, or none but its persistence: RabbitMQ spends half as much again to store a
+//! message with those of an envelope.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
