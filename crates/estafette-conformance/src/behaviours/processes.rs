@@ -56,8 +56,11 @@ pub(crate) async fn lets_one_of_eight_processes_claim(stage: &Stage) -> Check {
     nothing_comes(&mut stage.receiver(&queue).await?, MOMENT).await
 }
 
+/// Agents that consume at the same time; each returns what it got, and lives on.
+type Consuming = JoinSet<Check<(Vec<MessageId>, Agent)>>;
+
 /// Starts consuming with all agents until they got so many together.
-fn consume_together(agents: Vec<Agent>, queue: &QueueName, total: usize) -> JoinSet<Check<Vec<MessageId>>> {
+fn consume_together(agents: Vec<Agent>, queue: &QueueName, total: usize) -> Consuming {
     let count = Arc::new(AtomicUsize::new(0));
     let mut consuming = JoinSet::new();
     for mut agent in agents {
@@ -70,17 +73,24 @@ fn consume_together(agents: Vec<Agent>, queue: &QueueName, total: usize) -> Join
                 count.fetch_add(took.len(), Ordering::AcqRel);
                 came.extend(ids_taken(&took));
             }
-            agent.kill().await?;
-            Ok(came)
+            Ok((came, agent))
         }));
     }
     consuming
 }
 
-async fn join(mut consuming: JoinSet<Check<Vec<MessageId>>>) -> Check<Vec<MessageId>> {
+/// What all agents got. None is killed while another still takes: an engine that does not confirm acknowledgements may bring
+/// the last ones of a killed process again, which is another behaviour's affair.
+async fn join(mut consuming: Consuming) -> Check<Vec<MessageId>> {
     let mut came = Vec::new();
+    let mut agents = Vec::new();
     while let Some(consumed) = consuming.join_next().await {
-        came.extend(consumed??);
+        let (ids, agent) = consumed??;
+        came.extend(ids);
+        agents.push(agent);
+    }
+    for agent in &mut agents {
+        agent.kill().await?;
     }
     Ok(came)
 }
