@@ -20,6 +20,10 @@ use crate::{
 /// The first pause before publishing again what was lost.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// For how long what the broker refused is published again: a quorum queue that is being made, or elects a leader, refuses
+/// for a moment, and does not say how that differs from being full.
+const REFUSED_FOR: Duration = Duration::from_secs(1);
+
 /// Publishes with confirmation on a channel of its own.
 pub(crate) struct Publisher {
     config: Arc<AmqpConfig>,
@@ -143,11 +147,17 @@ impl Publisher {
         }
         let mut fates = self.pass(items, deadline).await;
         let mut pause = PAUSE;
+        let refused_until = Instant::now() + REFUSED_FOR;
         loop {
+            let refuses_for_good = Instant::now() >= refused_until;
             let lost: Vec<usize> = fates
                 .iter()
                 .enumerate()
-                .filter(|(_, fate)| matches!(fate, Ok(Fate::Lost(error)) if may_pass(error)))
+                .filter(|(_, fate)| match fate {
+                    Ok(Fate::Lost(error)) => may_pass(error),
+                    Ok(Fate::Refused) => !refuses_for_good,
+                    _ => false,
+                })
                 .map(|(index, _)| index)
                 .collect();
             if lost.is_empty() || Instant::now() + pause >= deadline || self.connector.is_closed() {
