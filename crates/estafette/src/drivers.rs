@@ -62,6 +62,12 @@ pub const DRIVERS: &[Driver] = &[
         example: "amqp://localhost",
         connect: connect!("amqp", estafette_amqp::connect),
     },
+    Driver {
+        name: "gearman",
+        schemes: &["gearman"],
+        example: "gearman://localhost",
+        connect: connect!("gearman", estafette_gearman::connect),
+    },
 ];
 
 /// Connects to the transport a URL names.

@@ -88,6 +88,13 @@ pub mod file {
     pub use estafette_file::{FileConfig, FileTransport};
 }
 
+/// The Gearman transport.
+#[cfg(feature = "gearman")]
+pub mod gearman {
+    #[doc(inline)]
+    pub use estafette_gearman::{GearmanConfig, GearmanTransport};
+}
+
 /// The SQL transport.
 #[cfg(feature = "sqlite")]
 pub mod sql {
