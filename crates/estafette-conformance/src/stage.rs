@@ -146,7 +146,17 @@ impl Stage {
 
     /// Sends so many numbered messages to a queue, in one batch.
     pub(crate) async fn send(&self, queue: &QueueName, count: usize) -> Check<Vec<Envelope>> {
-        let messages = (0..count).map(|number| self.message(number)).collect::<Check<Vec<_>>>()?;
+        self.send_about(queue, "numbered", count).await
+    }
+
+    /// Sends so many numbered messages of a topic to a queue, in one batch.
+    pub(crate) async fn send_about(
+        &self,
+        queue: &QueueName,
+        end: &str,
+        count: usize,
+    ) -> Check<Vec<Envelope>> {
+        let messages = (0..count).map(|number| self.message_about(end, number)).collect::<Check<Vec<_>>>()?;
         self.send_these(queue, &messages).await?;
         Ok(messages)
     }

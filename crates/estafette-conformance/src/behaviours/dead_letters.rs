@@ -73,10 +73,10 @@ fn reason_of(envelope: &Envelope) -> Reason {
 }
 
 pub(crate) async fn lists_what_is_asked_for(stage: &Stage) -> Check {
-    let queue = stage.queue_with(&["#"]).await?;
-    let red = stage.publish("red", 3).await?;
+    let queue = stage.queue().await?;
+    let red = stage.send_about(&queue, "red", 3).await?;
     reject_all(stage, &queue, 3, Reason::Rejected).await?;
-    let blue = stage.publish("blue", 4).await?;
+    let blue = stage.send_about(&queue, "blue", 4).await?;
     reject_all(stage, &queue, 4, Reason::Unhandled).await?;
     let every = DeadQuery::all;
     let [red_ids, blue_ids] = [sent_ids(&red), sent_ids(&blue)];
