@@ -47,6 +47,8 @@ enum Group {
     Amqp,
     /// Drop-files, every message flushed.
     File,
+    /// Gearman, whose server must be running; not part of `all`.
+    Gearman,
     /// SQLite, every transaction flushed.
     Sqlite,
     /// Within one process.
@@ -62,6 +64,7 @@ impl Group {
         match self {
             Self::Amqp => cases::amqp::cases(size),
             Self::File => cases::file::cases(size),
+            Self::Gearman => cases::gearman::cases(size),
             Self::Sqlite => cases::sqlite::cases(size),
             Self::Memory => cases::memory::cases(size),
             Self::Workers => cases::workers::cases(size),

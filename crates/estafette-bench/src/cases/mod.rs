@@ -2,6 +2,7 @@
 
 pub mod amqp;
 pub mod file;
+pub mod gearman;
 pub mod memory;
 pub mod sqlite;
 pub mod workers;
