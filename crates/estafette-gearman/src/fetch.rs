@@ -3,12 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use estafette_core::{Error, ErrorKind, Result, Timestamp};
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     config::Endpoint,
     error,
-    hold::{Fetched, Hold},
+    hold::{Fetched, Hold, IDLE},
     link::Link,
     names,
     protocol::{self, Packet, kind},
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// How many jobs are asked for first; twice as many as came after that.
-const COUNT_FIRST: usize = 8;
+pub(crate) const COUNT_FIRST: usize = 8;
 
 /// Takes jobs from one server whenever the receiver wants some, until it ends.
 pub(crate) async fn fetch(hold: Arc<Hold>, servers: Arc<Servers>, index: usize, endpoint: Endpoint) {
@@ -29,7 +29,7 @@ pub(crate) async fn fetch(hold: Arc<Hold>, servers: Arc<Servers>, index: usize, 
             Ok((_, 0)) => {
                 count = COUNT_FIRST;
                 pause = Pause::new();
-                done(&hold, index, None);
+                done(&hold, index, link.as_ref(), None);
                 if let Some(link) = &link {
                     sleep(&hold, index, link).await;
                 }
@@ -37,12 +37,12 @@ pub(crate) async fn fetch(hold: Arc<Hold>, servers: Arc<Servers>, index: usize, 
             Ok((asked, came)) => {
                 count = if came == asked { came * 2 } else { came.max(COUNT_FIRST) };
                 pause = Pause::new();
-                done(&hold, index, None);
+                done(&hold, index, link.as_ref(), None);
             }
             Err(error) => {
                 tracing::debug!(queue = %hold.queue, error = error.report(), "jobs cannot be fetched");
                 hold.lock().forget(|link| !link.is_open());
-                done(&hold, index, Some(error));
+                done(&hold, index, None, Some(error));
                 let wait = tokio::time::sleep(pause.next());
                 tokio::select! {
                     () = wait => {}
@@ -80,9 +80,10 @@ async fn wanted(hold: &Hold, index: usize) -> Option<usize> {
     }
 }
 
-fn done(hold: &Hold, index: usize, error: Option<Error>) {
+fn done(hold: &Hold, index: usize, link: Option<&Arc<Link>>, error: Option<Error>) {
     let mut state = hold.lock();
     if let Some(looks) = state.looks.get_mut(index) {
+        looks.link = link.cloned();
         looks.done = looks.begun;
         looks.error = error;
     }
@@ -108,20 +109,75 @@ async fn look(
         }
     };
     let answers = grab(&link, count, servers.deadline()).await?;
-    let mut jobs = Vec::with_capacity(answers.len());
-    for packet in &answers {
-        if let Some(fetched) = fetched(&link, endpoint, packet)? {
-            jobs.push(fetched);
-        }
-    }
-    let came = jobs.len();
-    let mut state = hold.lock();
-    state.fresh.extend(jobs);
-    if state.wanted == 0 && came > 0 {
-        // Whoever wanted them has gone.
-        hold.look_at(&mut state, Instant::now() + crate::hold::IDLE);
-    }
+    let came = keep(hold, &link, endpoint, &answers)?;
     Ok((answers.len(), came))
+}
+
+/// Keeps the jobs among the answers, and returns how many.
+fn keep(hold: &Hold, link: &Arc<Link>, endpoint: &Endpoint, answers: &[Packet]) -> Result<usize> {
+    let jobs = answers.iter().map(|packet| fetched(link, endpoint, packet)).collect::<Result<Vec<_>>>()?;
+    let mut state = hold.lock();
+    let before = state.fresh.len();
+    state.fresh.extend(jobs.into_iter().flatten());
+    let came = state.fresh.len() - before;
+    if state.wanted == 0 && came > 0 {
+        // Should whoever wanted them have gone.
+        hold.look_at(&mut state, Instant::now() + IDLE);
+    }
+    Ok(came)
+}
+
+/// Asks the only server for jobs without a turn of the fetching task; none when it has to be connected to first. Cancelled,
+/// the jobs are kept all the same.
+pub(crate) async fn ask_directly(
+    hold: &Arc<Hold>,
+    endpoint: &Endpoint,
+    count: usize,
+) -> Option<Result<usize>> {
+    let link = match &*hold.lock().looks {
+        [only] => only.link.clone().filter(|link| link.is_open())?,
+        _ => return None,
+    };
+    let answered = match link.begin(&grabs(count), count) {
+        Ok(answered) => answered,
+        Err(error) => return Some(Err(error)),
+    };
+    let mut asking =
+        Asking { hold: Arc::clone(hold), endpoint: endpoint.clone(), link, answered: Some(answered) };
+    let answers = asking.answered.as_mut()?.await;
+    asking.answered = None;
+    Some(match answers {
+        Ok(Ok(answers)) => keep(hold, &asking.link, endpoint, &answers),
+        Ok(Err(error)) => Err(error),
+        Err(_dropped) => Err(error::hung_up(endpoint)),
+    })
+}
+
+/// A question whose answer must not get lost.
+struct Asking {
+    hold: Arc<Hold>,
+    endpoint: Endpoint,
+    link: Arc<Link>,
+    answered: Option<oneshot::Receiver<Result<Vec<Packet>>>>,
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        let Some(answered) = self.answered.take() else { return };
+        let (hold, endpoint, link) = (Arc::clone(&self.hold), self.endpoint.clone(), Arc::clone(&self.link));
+        hold.lock().returning += 1;
+        self.hold.runtime.spawn(async move {
+            // A connection that ended has its jobs back.
+            if let Ok(Ok(answers)) = answered.await
+                && let Err(error) = keep(&hold, &link, &endpoint, &answers)
+            {
+                tracing::warn!(error = error.report(), "an answer was not understood");
+            }
+            hold.lock().returning -= 1;
+            hold.changed.notify_one();
+            hold.watch.notify_one();
+        });
+    }
 }
 
 async fn register(hold: &Hold, servers: &Servers, endpoint: &Endpoint) -> Result<Link> {
@@ -136,11 +192,15 @@ async fn register(hold: &Hold, servers: &Servers, endpoint: &Endpoint) -> Result
 
 /// Asks for so many jobs; each answer is one or says that there is none.
 pub(crate) async fn grab(link: &Link, count: usize, deadline: Instant) -> Result<Vec<Packet>> {
+    link.call(&grabs(count), count, deadline).await
+}
+
+fn grabs(count: usize) -> Vec<u8> {
     let mut requests = Vec::with_capacity(12 * count);
     for _ in 0..count {
         protocol::put(&mut requests, kind::GRAB_JOB_UNIQ, &[]);
     }
-    link.call(&requests, count, deadline).await
+    requests
 }
 
 /// The job in an answer; none when it says so.

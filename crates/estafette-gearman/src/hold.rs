@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use estafette_core::{Envelope, Error, QueueName, Ticket};
-use tokio::{sync::Notify, time::Instant};
+use tokio::{runtime::Handle, sync::Notify, time::Instant};
 
 use crate::{
     journal::{Change, Journal, Written},
@@ -53,6 +53,8 @@ pub(crate) struct Hold {
     pub(crate) watch: Notify,
     /// For each server: more is wanted, or it is to stop.
     pub(crate) pokes: Vec<Notify>,
+    /// Where what must still be done is done when a caller has gone.
+    pub(crate) runtime: Handle,
 }
 
 pub(crate) struct State {
@@ -84,6 +86,8 @@ pub(crate) struct Looks {
     pub(crate) done: u64,
     /// Why the last one failed.
     pub(crate) error: Option<Error>,
+    /// The connection.
+    pub(crate) link: Option<Arc<Link>>,
 }
 
 impl Hold {
@@ -107,6 +111,7 @@ impl Hold {
             changed: Notify::new(),
             watch: Notify::new(),
             pokes: std::iter::repeat_with(Notify::new).take(servers).collect(),
+            runtime: Handle::current(),
         }
     }
 
@@ -136,6 +141,9 @@ impl Hold {
         state.ended = Some(error.clone());
         state.fresh.clear();
         state.forget(|_link| true);
+        for looks in &mut state.looks {
+            looks.link = None;
+        }
         drop(state);
         self.poke();
         self.changed.notify_one();
@@ -214,6 +222,12 @@ impl State {
         if let Some(journal) = &mut self.journal {
             note_failure(journal.lose());
         }
+    }
+
+    /// Counts a task that is going to put these back, if there are any: until it has, this is not over.
+    pub(crate) fn begin_return<T>(&mut self, batch: Vec<T>) -> Vec<T> {
+        self.returning += usize::from(!batch.is_empty());
+        batch
     }
 
     /// Whether nothing is held and nothing more comes.

@@ -99,6 +99,22 @@ impl Link {
         self.shared.push(&mut state, requests)
     }
 
+    /// Writes requests; the receiver gets their answers, so many.
+    pub(crate) fn begin(
+        &self,
+        requests: &[u8],
+        answers: usize,
+    ) -> Result<oneshot::Receiver<Result<Vec<Packet>>>> {
+        let (done, answered) = oneshot::channel();
+        let mut state = self.shared.lock();
+        if let Some(ended) = &state.ended {
+            return Err(ended.clone());
+        }
+        state.waiting.push_back(Waiting { left: answers, packets: Vec::with_capacity(answers), done });
+        self.shared.push(&mut state, requests)?;
+        Ok(answered)
+    }
+
     /// Writes requests and waits for so many answers, at most until `deadline`, after which the connection is given up.
     pub(crate) async fn call(
         &self,
@@ -106,15 +122,7 @@ impl Link {
         answers: usize,
         deadline: Instant,
     ) -> Result<Vec<Packet>> {
-        let (done, answered) = oneshot::channel();
-        {
-            let mut state = self.shared.lock();
-            if let Some(ended) = &state.ended {
-                return Err(ended.clone());
-            }
-            state.waiting.push_back(Waiting { left: answers, packets: Vec::with_capacity(answers), done });
-            self.shared.push(&mut state, requests)?;
-        }
+        let answered = self.begin(requests, answers)?;
         match tokio::time::timeout_at(deadline, answered).await {
             Ok(Ok(result)) => result,
             Ok(Err(_dropped)) => Err(error::hung_up(&self.shared.endpoint)),

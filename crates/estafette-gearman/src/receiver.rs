@@ -8,11 +8,11 @@ use std::{sync::Arc, time::Duration};
 use estafette_core::{
     Delivery, Failure, QueueName, ReceiveOptions, Receiver, Result, Settler, Timestamp, async_trait,
 };
-use tokio::{runtime::Handle, task::JoinSet, time::Instant};
+use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
     Shared, error,
-    fetch::fetch,
+    fetch::{COUNT_FIRST, ask_directly, fetch},
     hold::{Fetched, Held, Hold, IDLE, State},
     journal::Journal,
     link::Link,
@@ -26,6 +26,8 @@ pub(crate) struct GearmanReceiver {
     hold: Arc<Hold>,
     options: ReceiveOptions,
     fetching: JoinSet<()>,
+    /// How many jobs are asked for at once.
+    count: usize,
     closed: bool,
 }
 
@@ -70,10 +72,9 @@ impl GearmanReceiver {
             fetching.spawn(fetch(hold, servers, index, endpoint.clone()));
         }
         let servers = Arc::clone(&shared.servers);
-        let settler =
-            Arc::new(GearmanSettler { hold: Arc::clone(&hold), servers, runtime: Handle::current() });
+        let settler = Arc::new(GearmanSettler { hold: Arc::clone(&hold), servers });
         tokio::spawn(watch(Arc::clone(&settler)));
-        Self { settler, hold, options, fetching, closed: false }
+        Self { settler, hold, options, fetching, count: COUNT_FIRST, closed: false }
     }
 
     /// Hands over what has come, up to `max`; and what has come but must not be handed over.
@@ -154,6 +155,16 @@ impl GearmanReceiver {
         }
     }
 
+    /// Asks the only server itself: how many jobs came. None when it could not be asked, which the fetching task finds out.
+    async fn ask(&mut self, room: usize, until: Instant) -> Option<usize> {
+        let [endpoint] = &*self.settler.servers.config.endpoints else { return None };
+        let count = self.count.min(room);
+        let asking = ask_directly(&self.hold, endpoint, count);
+        let came = tokio::time::timeout_at(until, asking).await.ok()??.ok()?;
+        self.count = if came == count { self.count.max(came * 2) } else { came.max(COUNT_FIRST) };
+        Some(came)
+    }
+
     fn room(&self, max: usize) -> usize {
         let state = self.hold.lock();
         self.options.unsettled_max.saturating_sub(state.out.len()).min(max)
@@ -167,6 +178,7 @@ impl Receiver for GearmanReceiver {
         let hold = Arc::clone(&self.hold);
         let before = self.looks_begun();
         let mut wanting: Option<Wanting<'_>> = None;
+        let mut asked = false;
         loop {
             self.check()?;
             let changed = hold.changed.notified();
@@ -180,8 +192,19 @@ impl Receiver for GearmanReceiver {
             if !deliveries.is_empty() || max == 0 {
                 return Ok(deliveries);
             }
-            let is_late = Instant::now() >= deadline;
             let room = self.room(max);
+            if !asked && room > 0 {
+                asked = true;
+                match self
+                    .ask(room, if wait.is_zero() { self.settler.servers.deadline() } else { deadline })
+                    .await
+                {
+                    Some(0) if wait.is_zero() => return Ok(Vec::new()),
+                    Some(1..) => continue,
+                    Some(0) | None => {}
+                }
+            }
+            let is_late = Instant::now() >= deadline;
             if is_late && (room == 0 || !wait.is_zero() || self.has_looked(&before)) {
                 drop(wanting);
                 return self.nothing();
@@ -215,7 +238,8 @@ async fn end(settler: &GearmanSettler) {
     let fresh: Vec<Fetched> = {
         let mut state = settler.hold.lock();
         decline(&state, &settler.hold.queue);
-        state.fresh.drain(..).collect()
+        let fresh = state.fresh.drain(..).collect();
+        state.begin_return(fresh)
     };
     settler.return_fresh(fresh);
     settler.hold.watch.notify_one();
@@ -248,7 +272,7 @@ impl Drop for GearmanReceiver {
         self.hold.lock().ending = true;
         self.hold.poke();
         let (settler, mut fetching) = (Arc::clone(&self.settler), std::mem::take(&mut self.fetching));
-        self.settler.runtime.spawn(async move {
+        self.settler.hold.runtime.spawn(async move {
             while fetching.join_next().await.is_some() {}
             end(&settler).await;
         });
@@ -286,14 +310,17 @@ async fn watch(settler: Arc<GearmanSettler>) {
 fn leases_ended(state: &mut State, now: Instant) -> Vec<Held> {
     let keys: Vec<_> =
         state.out.iter().filter(|(_, held)| held.ends_at <= now).map(|(&key, _)| key).collect();
-    keys.iter().filter_map(|key| state.out.remove(key)).filter(|held| held.fetched.link.is_open()).collect()
+    let ended = keys.iter().filter_map(|key| state.out.remove(key));
+    let ended = ended.filter(|held| held.fetched.link.is_open()).collect();
+    state.begin_return(ended)
 }
 
 fn fresh_idle(state: &mut State, now: Instant) -> Vec<Fetched> {
     if state.wanted > 0 || state.received_at + IDLE > now {
         return Vec::new();
     }
-    state.fresh.drain(..).collect()
+    let fresh = state.fresh.drain(..).collect();
+    state.begin_return(fresh)
 }
 
 fn next_look(state: &State) -> Option<Instant> {

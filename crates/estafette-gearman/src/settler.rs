@@ -8,7 +8,7 @@ use estafette_core::{
     Error, ErrorKind, Outcome, Result, Settlement, Settler, Ticket, Timestamp, async_trait,
 };
 use std::time::Duration;
-use tokio::{runtime::Handle, time::Instant};
+use tokio::time::Instant;
 
 use crate::{
     error,
@@ -23,7 +23,6 @@ use crate::{
 pub(crate) struct GearmanSettler {
     pub(crate) hold: Arc<Hold>,
     pub(crate) servers: Arc<Servers>,
-    pub(crate) runtime: Handle,
 }
 
 /// A delivery that is submitted again: its place among the results, what it was, and what it becomes.
@@ -88,11 +87,13 @@ impl Settler for GearmanSettler {
     }
 
     fn abandon(&self, ticket: Ticket) {
-        let held = self.hold.lock().take(ticket);
+        let held: Vec<_> = {
+            let mut state = self.hold.lock();
+            let held = state.take(ticket);
+            state.begin_return(held.into_iter().collect())
+        };
         self.hold.changed.notify_one();
-        if let Some(held) = held {
-            self.give_back(vec![held]);
-        }
+        self.give_back(held);
     }
 }
 
@@ -154,7 +155,8 @@ impl GearmanSettler {
         Ok(Job { function, unique: names::unique(&held.envelope, copy), data, when })
     }
 
-    /// Puts deliveries back whose lease ended or that were dropped: an attempt more, and their turn comes again.
+    /// Puts deliveries back whose lease ended or that were dropped: an attempt more, and their turn comes again. Their return
+    /// has begun ([`State::begin_return`](crate::hold::State::begin_return)), here and below.
     pub(crate) fn give_back(&self, batch: Vec<Held>) {
         if batch.is_empty() {
             return;
@@ -185,7 +187,6 @@ impl GearmanSettler {
     fn replace(&self, fetched: Vec<Fetched>, jobs: Result<Vec<Job>>) {
         let servers = Arc::clone(&self.servers);
         let hold = Arc::clone(&self.hold);
-        hold.lock().returning += 1;
         let replacing = async move {
             let results = match jobs {
                 Ok(jobs) => servers.submit(&jobs).await,
@@ -211,7 +212,7 @@ impl GearmanSettler {
             drop(state);
             hold.watch.notify_one();
         };
-        self.runtime.spawn(replacing);
+        self.hold.runtime.spawn(replacing);
     }
 }
 
