@@ -48,6 +48,7 @@ fn kind(code: i32) -> ErrorKind {
 }
 
 /// The error for an extended result code.
+#[cfg(feature = "sqlite")]
 pub(crate) fn from_code(code: i32, text: String) -> Error {
     Error::new(kind(code), SqliteError { code, text })
 }

@@ -16,10 +16,11 @@
 //! Reading order: `config`, `publisher`, `receiver`, `admin`, then `sqlite`, the store itself. Another engine is another
 //! store beside it.
 
-#[cfg(not(feature = "sqlite"))]
-compile_error!("estafette-sql needs an engine: enable its feature `sqlite`");
+#[cfg(not(any(feature = "sqlite", feature = "postgres", feature = "mysql")))]
+compile_error!("estafette-sql needs an engine: enable its feature `sqlite`, `postgres` or `mysql`");
 
 mod admin;
+#[cfg(feature = "sqlite")]
 mod config;
 mod error;
 mod frame;
@@ -27,7 +28,11 @@ mod leases;
 mod publisher;
 mod receiver;
 mod routes;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod server;
+#[cfg(feature = "sqlite")]
 mod sqlite;
+mod store;
 mod wake;
 
 use std::{
@@ -44,11 +49,14 @@ use estafette_core::{
 };
 use tokio::task::JoinSet;
 
+#[cfg(feature = "sqlite")]
 pub use config::SqlConfig;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub use server::{ServerConfig, migrate, migrations};
 
 use crate::{
     receiver::{SqlReceiver, SqlSettler},
-    sqlite::Store,
+    store::Store,
     wake::Wake,
 };
 
@@ -58,10 +66,16 @@ pub struct SqlTransport {
     shared: Arc<Shared>,
 }
 
+/// What the settings decide about the transport's guarantees.
+struct Promises {
+    durability: estafette_core::Durability,
+    body_bytes_max: usize,
+}
+
 /// What the transport, its receivers and its deliveries share.
 struct Shared {
-    config: SqlConfig,
-    store: Arc<Store>,
+    promises: Promises,
+    store: Arc<dyn Store>,
     wake: Arc<Wake>,
     closed: AtomicBool,
     /// Whose deliveries go back when the transport is closed.
@@ -73,7 +87,7 @@ struct Shared {
 }
 
 impl SqlTransport {
-    /// Opens the database; makes the file and our tables where they are missing.
+    /// Opens a SQLite database; makes the file and our tables where they are missing.
     ///
     /// # Errors
     ///
@@ -81,19 +95,50 @@ impl SqlTransport {
     /// [`Corrupt`](estafette_core::ErrorKind::Corrupt) when it is no database,
     /// [`Conflict`](estafette_core::ErrorKind::Conflict) when a newer version of this crate made its tables,
     /// [`Unavailable`](estafette_core::ErrorKind::Unavailable) when others keep it locked.
+    #[cfg(feature = "sqlite")]
     pub async fn connect(config: SqlConfig) -> Result<Self> {
-        let store = Arc::new(Store::open(&config).await?);
+        let store = Arc::new(sqlite::SqliteStore::open(&config).await?);
         let wake = Arc::new(Wake::default());
-        let owns_queues = Arc::new(AtomicBool::new(false));
         let mut tasks = JoinSet::new();
         let mut log = config.path.clone().into_os_string();
         log.push("-wal");
         let log = std::path::PathBuf::from(log).into_boxed_path();
         tasks.spawn(sqlite::watch(Arc::clone(&store), Arc::clone(&wake), log));
         tasks.spawn(sqlite::checkpoint(Arc::clone(&store)));
+        let promises = Promises { durability: config.durability, body_bytes_max: config.body_bytes_max };
+        Ok(Self::assemble(store, wake, promises, tasks))
+    }
+
+    /// Connects to a server's database; makes our tables where they are missing, unless the settings say not to.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`](estafette_core::ErrorKind::Unavailable) when the server cannot be reached,
+    /// [`Denied`](estafette_core::ErrorKind::Denied) when it refuses the user,
+    /// [`NotFound`](estafette_core::ErrorKind::NotFound) when it has no such database, or the database has not our tables and
+    /// they are not to be made,
+    /// [`Conflict`](estafette_core::ErrorKind::Conflict) when a newer version of this crate made the tables.
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    pub async fn connect_to_server(config: ServerConfig) -> Result<Self> {
+        let wake = Arc::new(Wake::default());
+        let promises =
+            Promises { durability: estafette_core::Durability::Server, body_bytes_max: config.body_bytes_max };
+        let store = Arc::new(server::ServerStore::open(config, Arc::clone(&wake)).await?);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(server::watch(Arc::clone(&store), Arc::clone(&wake)));
+        Ok(Self::assemble(store, wake, promises, tasks))
+    }
+
+    fn assemble(
+        store: Arc<dyn Store>,
+        wake: Arc<Wake>,
+        promises: Promises,
+        mut tasks: JoinSet<()>,
+    ) -> Self {
+        let owns_queues = Arc::new(AtomicBool::new(false));
         tasks.spawn(look_after_temporary_queues(Arc::clone(&store), Arc::clone(&owns_queues)));
         let shared = Shared {
-            config,
+            promises,
             store,
             wake,
             closed: AtomicBool::new(false),
@@ -101,35 +146,45 @@ impl SqlTransport {
             owns_queues,
             tasks: Mutex::new(tasks),
         };
-        Ok(Self { shared: Arc::new(shared) })
+        Self { shared: Arc::new(shared) }
     }
 }
 
-/// Connects to the database a URL such as `sqlite:./mail.db` names.
+/// Connects to the database a URL such as `sqlite:./mail.db` or `postgres://localhost/shop` names.
 ///
 /// # Errors
 ///
-/// Those of [`SqlConfig::from_url`] and [`SqlTransport::connect`].
+/// Those of the settings, and of [`SqlTransport::connect`] or [`SqlTransport::connect_to_server`].
 pub async fn connect(url: TransportUrl) -> Result<Arc<dyn Transport>> {
-    Ok(Arc::new(SqlTransport::connect(SqlConfig::from_url(url)?).await?))
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    if ServerConfig::answers_to(url.scheme()) {
+        return Ok(Arc::new(SqlTransport::connect_to_server(ServerConfig::from_url(url)?).await?));
+    }
+    #[cfg(feature = "sqlite")]
+    return Ok(Arc::new(SqlTransport::connect(SqlConfig::from_url(url)?).await?));
+    #[cfg(not(feature = "sqlite"))]
+    return Err(estafette_core::Error::new(
+        estafette_core::ErrorKind::InvalidInput,
+        format!("{url} is not a database this program knows"),
+    ));
 }
 
 /// Says that this process lives while it owns temporary queues, and removes those of processes that do not.
-async fn look_after_temporary_queues(store: Arc<Store>, owns_queues: Arc<AtomicBool>) {
+async fn look_after_temporary_queues(store: Arc<dyn Store>, owns_queues: Arc<AtomicBool>) {
     let mut suspects = Vec::new();
     loop {
-        if let Err(error) = look_once(&store, owns_queues.load(Ordering::Acquire), &mut suspects).await {
+        if let Err(error) = look_once(&*store, owns_queues.load(Ordering::Acquire), &mut suspects).await {
             tracing::warn!(
                 error = error.report(),
                 "temporary queues could not be looked after; trying again"
             );
         }
-        tokio::time::sleep(sqlite::HEARTBEAT).await;
+        tokio::time::sleep(store::HEARTBEAT).await;
     }
 }
 
 /// What was an orphan at the last look and is one now goes.
-async fn look_once(store: &Store, owns_queues: bool, suspects: &mut Vec<routes::QueueId>) -> Result<()> {
+async fn look_once(store: &dyn Store, owns_queues: bool, suspects: &mut Vec<routes::QueueId>) -> Result<()> {
     if owns_queues {
         store.beat().await?;
     }
@@ -145,7 +200,7 @@ async fn look_once(store: &Store, owns_queues: bool, suspects: &mut Vec<routes::
 impl Transport for SqlTransport {
     fn guarantees(&self) -> Guarantees {
         Guarantees {
-            durability: self.shared.config.durability,
+            durability: self.shared.promises.durability,
             order: Order::Key,
             shared: true,
             topics: Support::Native,
@@ -157,7 +212,7 @@ impl Transport for SqlTransport {
             lease_extend: Support::Native,
             fencing: Support::Native,
             cancel: Support::Native,
-            body_bytes_max: self.shared.config.body_bytes_max,
+            body_bytes_max: self.shared.promises.body_bytes_max,
         }
     }
 

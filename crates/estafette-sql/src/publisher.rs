@@ -45,7 +45,7 @@ async fn store(shared: &Shared, batch: Vec<Outgoing>) -> Result<Vec<Result<Recei
 
 fn check(shared: &Shared, outgoing: &Outgoing) -> Result<()> {
     shared.check_open()?;
-    let (size, limit) = (outgoing.envelope.body.len(), shared.config.body_bytes_max);
+    let (size, limit) = (outgoing.envelope.body.len(), shared.promises.body_bytes_max);
     if size > limit {
         let sentence = format!("the body has {size} bytes, the limit body_max is {limit}");
         return Err(Error::new(ErrorKind::TooLarge, sentence));

@@ -12,7 +12,7 @@ use crate::{
     LEASE_MIN, Shared, error,
     leases::{Lease, Leases},
     routes::QueueId,
-    sqlite::{Claim, Claimed, Fate},
+    store::{Claim, Claimed, Fate},
 };
 
 pub(crate) struct SqlReceiver {
@@ -74,7 +74,7 @@ impl SqlReceiver {
         };
         // Deliveries are made where they are claimed: when this future is dropped meanwhile they are too, and return.
         let settler = Arc::clone(&self.settler);
-        let deliver = move |claimed: Claimed| settler.deliver(claimed);
+        let deliver = Box::new(move |claimed: Claimed| settler.deliver(claimed));
         let delivered = self.settler.shared.store.claim(claim, deliver).await?;
         if delivered.deliveries.len() >= max {
             // There may be more, for another receiver.
@@ -180,7 +180,7 @@ impl Settler for SqlSettler {
         if held.is_empty() {
             return results;
         }
-        let settled = self.shared.store.settle(self.queue, held).await;
+        let settled = self.shared.store.settle(self.queue, held, wakes).await;
         if wakes {
             self.shared.wake.arrived(&[self.queue]);
         }
@@ -202,7 +202,7 @@ impl Settler for SqlSettler {
     fn abandon(&self, ticket: Ticket) {
         if let Some(lease) = self.leases.take([ticket].iter()).pop().flatten() {
             let (wake, queue) = (Arc::clone(&self.shared.wake), self.queue);
-            self.shared.store.put_back(self.queue, lease, move || wake.arrived(&[queue]));
+            self.shared.store.put_back(self.queue, lease, Box::new(move || wake.arrived(&[queue])));
         }
     }
 }

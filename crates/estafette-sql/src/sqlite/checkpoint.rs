@@ -12,7 +12,7 @@ use std::sync::{
 
 use tokio::sync::Notify;
 
-use super::{Store, session::Session, thread::Mode};
+use super::{SqliteStore, session::Session, thread::Mode};
 
 /// How many pages this process writes between two checkpoints; a short log is read faster and overwritten in place.
 const PAGES: u64 = 1000;
@@ -65,7 +65,7 @@ impl Log {
 }
 
 /// The reading thread's part. Runs until it is dropped.
-pub(crate) async fn checkpoint(store: Arc<Store>) {
+pub(crate) async fn checkpoint(store: Arc<SqliteStore>) {
     loop {
         store.checkpoints.wanted.notified().await;
         let copied = store.reader.run(Mode::Read, |session| {

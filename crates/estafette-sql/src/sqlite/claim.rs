@@ -1,8 +1,6 @@
 //! Claiming: what is due becomes leased, in the order in which it is due.
 
-use std::time::Duration;
-
-use estafette_core::{Envelope, Error, Failure, QueueName, Reason, Result, Ticket, Timestamp};
+use estafette_core::{Envelope, Error, Failure, Reason, Result, Ticket, Timestamp};
 
 use super::{
     block::{Damage, Lines, key},
@@ -10,24 +8,7 @@ use super::{
     session::{Session, integer, now},
     settle::bury,
 };
-use crate::routes::QueueId;
-
-/// What a receiver wants.
-#[derive(Clone, Debug)]
-pub(crate) struct Claim {
-    pub(crate) queue: QueueId,
-    pub(crate) name: QueueName,
-    pub(crate) max: usize,
-    pub(crate) lease: Duration,
-    pub(crate) ordered_by_key: bool,
-}
-
-/// A message that was claimed.
-pub(crate) struct Claimed {
-    pub(crate) envelope: Envelope,
-    pub(crate) attempt: u32,
-    pub(crate) ticket: Ticket,
-}
+use crate::store::{Claim, Claimed};
 
 /// What a claim came to.
 #[derive(Default)]

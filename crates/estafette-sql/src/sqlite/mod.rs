@@ -27,22 +27,15 @@ mod writes;
 use std::{sync::Arc, time::Duration};
 
 use estafette_core::{
-    DeadLetter, DeadQuery, Delivery, Lifetime, MessageId, Outgoing, Pattern, QueueName, QueueSpec,
-    QueueStatus, Result, Ticket, Timestamp,
+    DeadLetter, DeadQuery, Lifetime, MessageId, Outgoing, Pattern, QueueName, QueueSpec, QueueStatus, Result,
+    Ticket, async_trait,
 };
 use sqlx::{
     ConnectOptions as _, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteSynchronous},
 };
 
-pub(crate) use self::{
-    checkpoint::checkpoint,
-    claim::{Claim, Claimed},
-    owners::HEARTBEAT,
-    publish::Stored,
-    settle::Fate,
-    watch::watch,
-};
+pub(crate) use self::{checkpoint::checkpoint, watch::watch};
 use self::{
     checkpoint::{Checkpoints, Log},
     publish::Batch,
@@ -55,13 +48,14 @@ use crate::{
     error::from_sqlx,
     leases::{Lease, Leases},
     routes::QueueId,
+    store::{Claim, Deliver, Delivered, Fate, Store, Stored},
 };
 
 /// How many messages or dead letters a transaction removes or redrives at most, so that others get their turn.
 const CHUNK_MAX: usize = 2000;
 
 /// An open database.
-pub(crate) struct Store {
+pub(crate) struct SqliteStore {
     writer: Thread,
     reader: Thread,
     checkpoints: Arc<Checkpoints>,
@@ -69,13 +63,7 @@ pub(crate) struct Store {
     owner: Arc<str>,
 }
 
-/// Deliveries a claim came to, and when to look again.
-pub(crate) struct Delivered {
-    pub(crate) deliveries: Vec<Delivery>,
-    pub(crate) next_due: Option<Timestamp>,
-}
-
-impl Store {
+impl SqliteStore {
     /// Opens the database, made and migrated where that is needed.
     pub(crate) async fn open(config: &SqlConfig) -> Result<Self> {
         let mut writing = connect(config).await?;
@@ -91,8 +79,49 @@ impl Store {
         })
     }
 
-    /// Makes sure a queue and its subscriptions exist.
-    pub(crate) async fn declare(&self, spec: &QueueSpec) -> Result<()> {
+    /// A number that changes whenever anybody has committed something.
+    pub(crate) async fn data_version(&self) -> Result<i64> {
+        self.reader.run(Mode::Read, |session| session.data_version()).await
+    }
+
+    async fn remove(&self, name: &QueueName, which: Which) -> Result<u64> {
+        let name = name.clone();
+        let find =
+            move |session: &mut Session<'_>| Ok((session.queue(&name)?, queues::newest_block(session)?));
+        let (queue, newest) = self.writer.run(Mode::Read, find).await?;
+        let mut removed = 0;
+        loop {
+            let remove =
+                move |session: &mut Session<'_>| queues::remove(session, queue, which, newest, CHUNK_MAX);
+            let (entries, messages) = self.writer.run(Mode::Durable, remove).await?;
+            removed += messages;
+            if entries < CHUNK_MAX {
+                return Ok(removed);
+            }
+        }
+    }
+
+    /// Does something to the dead letters that `query` means, in chunks: who is interrupted has done some and harmed none.
+    async fn for_dead(
+        &self,
+        name: &QueueName,
+        query: &DeadQuery,
+        work: fn(&mut Session<'_>, &[i64]) -> Result<u64>,
+    ) -> Result<u64> {
+        let (name, query) = (name.clone(), query.clone());
+        let ids = self.reader.run(Mode::Read, move |session| dead::ids(session, &name, &query)).await?;
+        let mut done = 0;
+        for chunk in ids.chunks(CHUNK_MAX) {
+            let chunk = chunk.to_vec();
+            done += self.writer.run(Mode::Durable, move |session| work(session, &chunk)).await?;
+        }
+        Ok(done)
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn declare(&self, spec: &QueueSpec) -> Result<()> {
         let (spec, owner) = (spec.clone(), Arc::clone(&self.owner));
         let declare = move |session: &mut Session<'_>| {
             if spec.lifetime == Lifetime::Temporary {
@@ -103,14 +132,12 @@ impl Store {
         self.writer.run(Mode::Durable, declare).await
     }
 
-    /// Stores a batch.
-    pub(crate) async fn publish(&self, messages: Vec<Outgoing>) -> Result<Stored> {
+    async fn publish(&self, messages: Vec<Outgoing>) -> Result<Stored> {
         let batch = Batch::new(messages)?;
         self.writer.run(Mode::Durable, move |session| publish::publish(session, &batch)).await
     }
 
-    /// A queue that is about to be consumed, which makes a temporary one ours.
-    pub(crate) async fn consume(&self, name: &QueueName) -> Result<(QueueId, Lifetime)> {
+    async fn consume(&self, name: &QueueName) -> Result<(QueueId, Lifetime)> {
         let (name, owner) = (name.clone(), Arc::clone(&self.owner));
         let consume = move |session: &mut Session<'_>| {
             let found = queues::find(session, &name)?;
@@ -123,12 +150,7 @@ impl Store {
         self.writer.run(Mode::Relaxed, consume).await
     }
 
-    /// Claims messages and has `deliver` make deliveries of them.
-    pub(crate) async fn claim(
-        &self,
-        claim: Claim,
-        deliver: impl Fn(Claimed) -> Delivery + Send + 'static,
-    ) -> Result<Delivered> {
+    async fn claim(&self, claim: Claim, deliver: Deliver) -> Result<Delivered> {
         let probed = claim.clone();
         let probe = move |session: &mut Session<'_>| {
             let nothing = claim::probe(session, &probed)?;
@@ -143,21 +165,24 @@ impl Store {
         self.writer.run_unless(Mode::Relaxed, probe, run).await
     }
 
-    /// Settles leases: one result for each, in order.
-    pub(crate) async fn settle(&self, queue: QueueId, batch: Vec<(Lease, Fate)>) -> Result<Vec<Result<()>>> {
+    // Whoever waits in another process sees that the log was written.
+    async fn settle(
+        &self,
+        queue: QueueId,
+        batch: Vec<(Lease, Fate)>,
+        _wakes: bool,
+    ) -> Result<Vec<Result<()>>> {
         let settle = move |session: &mut Session<'_>| settle::settle(session, queue, &batch);
         self.writer.run(Mode::Durable, settle).await.map(settle::results)
     }
 
-    /// Puts a dropped delivery back some time soon, and then calls `finish`.
-    pub(crate) fn put_back(&self, queue: QueueId, lease: Lease, finish: impl FnOnce() + Send + 'static) {
+    fn put_back(&self, queue: QueueId, lease: Lease, finish: Box<dyn FnOnce() + Send>) {
         let batch = [(lease, Fate::Dropped)];
         let run = move |session: &mut Session<'_>| settle::settle(session, queue, &batch).map(|_ends| ());
         self.writer.post(run, |_outcome| finish());
     }
 
-    /// Makes leases end `lease` from now: one result for each, in order.
-    pub(crate) async fn extend(
+    async fn extend(
         &self,
         queue: QueueId,
         leases: Arc<Leases>,
@@ -182,48 +207,36 @@ impl Store {
         self.writer.run(Mode::Relaxed, extend).await.map(settle::results)
     }
 
-    /// Deletes a temporary queue of ours.
-    pub(crate) async fn remove_temporary(&self, name: &QueueName) -> Result<()> {
+    async fn remove_temporary(&self, name: &QueueName) -> Result<()> {
         let (name, owner) = (name.clone(), Arc::clone(&self.owner));
         let remove = move |session: &mut Session<'_>| owners::remove_temporary(session, &name, &owner);
         self.writer.run(Mode::Relaxed, remove).await
     }
 
-    /// Deletes a temporary queue of ours some time soon.
-    pub(crate) fn remove_temporary_later(&self, name: &QueueName) {
+    fn remove_temporary_later(&self, name: &QueueName) {
         let (name, owner) = (name.clone(), Arc::clone(&self.owner));
         let remove = move |session: &mut Session<'_>| owners::remove_temporary(session, &name, &owner);
         self.writer.post(remove, |_outcome| ());
     }
 
-    /// Says that this process lives.
-    pub(crate) async fn beat(&self) -> Result<()> {
+    async fn beat(&self) -> Result<()> {
         let owner = Arc::clone(&self.owner);
         self.writer.run(Mode::Relaxed, move |session| owners::beat(session, &owner)).await
     }
 
-    /// The temporary queues whose process seems to be gone.
-    pub(crate) async fn orphans(&self) -> Result<Vec<QueueId>> {
+    async fn orphans(&self) -> Result<Vec<QueueId>> {
         self.reader.run(Mode::Read, owners::orphans).await
     }
 
-    /// Deletes those of them that still are orphans.
-    pub(crate) async fn remove_orphans(&self, suspects: Vec<QueueId>) -> Result<()> {
+    async fn remove_orphans(&self, suspects: Vec<QueueId>) -> Result<()> {
         self.writer.run(Mode::Relaxed, move |session| owners::remove_orphans(session, &suspects)).await
     }
 
-    /// A number that changes whenever anybody has committed something.
-    pub(crate) async fn data_version(&self) -> Result<i64> {
-        self.reader.run(Mode::Read, |session| session.data_version()).await
-    }
-
-    /// Every queue, by name.
-    pub(crate) async fn queues(&self) -> Result<Vec<QueueStatus>> {
+    async fn queues(&self) -> Result<Vec<QueueStatus>> {
         self.reader.run(Mode::Read, |session| queues::statuses(session, None)).await
     }
 
-    /// One queue.
-    pub(crate) async fn queue(&self, name: &QueueName) -> Result<QueueStatus> {
+    async fn queue(&self, name: &QueueName) -> Result<QueueStatus> {
         let name = name.clone();
         let status = move |session: &mut Session<'_>| {
             let queue = session.queue(&name)?;
@@ -233,15 +246,13 @@ impl Store {
         self.reader.run(Mode::Read, status).await
     }
 
-    /// Ends a subscription.
-    pub(crate) async fn unsubscribe(&self, name: &QueueName, pattern: &Pattern) -> Result<()> {
+    async fn unsubscribe(&self, name: &QueueName, pattern: &Pattern) -> Result<()> {
         let (name, pattern) = (name.clone(), pattern.clone());
         let unsubscribe = move |session: &mut Session<'_>| queues::unsubscribe(session, &name, &pattern);
         self.writer.run(Mode::Durable, unsubscribe).await
     }
 
-    /// Deletes a queue and everything in it.
-    pub(crate) async fn delete(&self, name: &QueueName) -> Result<()> {
+    async fn delete(&self, name: &QueueName) -> Result<()> {
         self.remove(name, Which::All).await?;
         self.purge_dead(name, &DeadQuery::all()).await?;
         let name = name.clone();
@@ -252,71 +263,31 @@ impl Store {
         self.writer.run(Mode::Durable, delete).await
     }
 
-    /// Deletes the messages nobody holds, and returns how many.
-    pub(crate) async fn purge(&self, name: &QueueName) -> Result<u64> {
+    async fn purge(&self, name: &QueueName) -> Result<u64> {
         self.remove(name, Which::Free).await
     }
 
-    async fn remove(&self, name: &QueueName, which: Which) -> Result<u64> {
-        let name = name.clone();
-        let find =
-            move |session: &mut Session<'_>| Ok((session.queue(&name)?, queues::newest_block(session)?));
-        let (queue, newest) = self.writer.run(Mode::Read, find).await?;
-        let mut removed = 0;
-        loop {
-            let remove =
-                move |session: &mut Session<'_>| queues::remove(session, queue, which, newest, CHUNK_MAX);
-            let (entries, messages) = self.writer.run(Mode::Durable, remove).await?;
-            removed += messages;
-            if entries < CHUNK_MAX {
-                return Ok(removed);
-            }
-        }
-    }
-
-    /// The dead letters that `query` means.
-    pub(crate) async fn dead(&self, name: &QueueName, query: &DeadQuery) -> Result<Vec<DeadLetter>> {
+    async fn dead(&self, name: &QueueName, query: &DeadQuery) -> Result<Vec<DeadLetter>> {
         let (name, query) = (name.clone(), query.clone());
         self.reader.run(Mode::Read, move |session| dead::list(session, &name, &query)).await
     }
 
-    /// Puts dead letters back, and returns how many and into which queue.
-    pub(crate) async fn redrive(&self, name: &QueueName, query: &DeadQuery) -> Result<(QueueId, u64)> {
+    async fn redrive(&self, name: &QueueName, query: &DeadQuery) -> Result<(QueueId, u64)> {
         let searched = name.clone();
         let queue = self.writer.run(Mode::Read, move |session| session.queue(&searched)).await?;
         Ok((queue, self.for_dead(name, query, dead::redrive).await?))
     }
 
-    /// Deletes dead letters, and returns how many.
-    pub(crate) async fn purge_dead(&self, name: &QueueName, query: &DeadQuery) -> Result<u64> {
+    async fn purge_dead(&self, name: &QueueName, query: &DeadQuery) -> Result<u64> {
         self.for_dead(name, query, dead::purge).await
     }
 
-    /// Does something to the dead letters that `query` means, in chunks: who is interrupted has done some and harmed none.
-    async fn for_dead(
-        &self,
-        name: &QueueName,
-        query: &DeadQuery,
-        work: fn(&mut Session<'_>, &[i64]) -> Result<u64>,
-    ) -> Result<u64> {
-        let (name, query) = (name.clone(), query.clone());
-        let ids = self.reader.run(Mode::Read, move |session| dead::ids(session, &name, &query)).await?;
-        let mut done = 0;
-        for chunk in ids.chunks(CHUNK_MAX) {
-            let chunk = chunk.to_vec();
-            done += self.writer.run(Mode::Durable, move |session| work(session, &chunk)).await?;
-        }
-        Ok(done)
-    }
-
-    /// Deletes a message that waits for its time.
-    pub(crate) async fn cancel(&self, name: &QueueName, id: &MessageId) -> Result<bool> {
+    async fn cancel(&self, name: &QueueName, id: &MessageId) -> Result<bool> {
         let (name, id) = (name.clone(), id.clone());
         self.writer.run(Mode::Durable, move |session| queues::cancel(session, &name, &id)).await
     }
 
-    /// Puts everything this process holds back, and closes the connections.
-    pub(crate) async fn close(&self, held: Vec<(QueueId, Vec<Lease>)>) -> Result<()> {
+    async fn close(&self, held: Vec<(QueueId, Vec<Lease>)>) -> Result<()> {
         let owner = Arc::clone(&self.owner);
         let held: Vec<(QueueId, Vec<(Lease, Fate)>)> = held
             .into_iter()

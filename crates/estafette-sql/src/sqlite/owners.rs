@@ -1,24 +1,12 @@
 //! Temporary queues: whose they are, and what becomes of them when their owner is gone.
 
-use std::time::Duration;
-
 use estafette_core::{QueueName, Result};
 
 use super::{
     queues,
     session::{Session, now},
 };
-use crate::routes::QueueId;
-
-/// How often an owner says that it lives, and how long that is believed.
-///
-/// A killed process's temporary queues are thus gone after about ten seconds. Nobody else's are, although a living process may
-/// be silent for longer than that: while another process writes for a long time, while the machine sleeps. For then those
-/// who would remove its queues are silent too, and they remove only what they find ownerless in two looks, a heartbeat apart,
-/// in which the owner, awake again like them, has said that it lives. A process that alone is stopped for so long, as by a
-/// debugger, does lose its temporary queues, and its receivers say so.
-pub(crate) const HEARTBEAT: Duration = Duration::from_secs(2);
-const BELIEVED: Duration = Duration::from_secs(6);
+use crate::{routes::QueueId, store::BELIEVED};
 
 const ORPHANS: &str = "SELECT q.id FROM estafette_queue q WHERE q.owner IS NOT NULL AND NOT EXISTS
     (SELECT 1 FROM estafette_owner o WHERE o.name = q.owner AND o.alive_until > ?1)";

@@ -6,8 +6,7 @@ use std::time::Duration;
 use estafette_core::{Envelope, Failure, Outcome, Outgoing, QueueSpec, Reason, Ticket};
 
 use super::{
-    Fate,
-    claim::{self, Claim, Taken},
+    claim::{self, Taken},
     connect,
     publish::{self, Batch},
     queues,
@@ -16,7 +15,12 @@ use super::{
     session::Session,
     settle,
 };
-use crate::{SqlConfig, leases::Leases, routes::QueueId};
+use crate::{
+    SqlConfig,
+    leases::Leases,
+    routes::QueueId,
+    store::{Claim, Fate},
+};
 
 /// Tables that hold a row or a few whatever happens, or one for each queue and process.
 const SMALL: [&str; 3] = ["estafette_schema", "estafette_subscription", "estafette_owner"];

@@ -9,7 +9,7 @@ use super::{
     entry::{Entry, state},
     session::{Session, now},
 };
-use crate::routes::QueueId;
+use crate::{routes::QueueId, store::Stored};
 
 /// What is to be stored.
 pub(crate) struct Batch {
@@ -25,14 +25,6 @@ impl Batch {
         messages.iter().try_for_each(|message| encoded.push(&message.envelope))?;
         Ok(Self { messages, encoded })
     }
-}
-
-/// What storing a batch came to.
-pub(crate) struct Stored {
-    /// One for each message, in order.
-    pub(crate) receipts: Vec<Result<Receipt>>,
-    /// The queues that took any of them.
-    pub(crate) queues: Vec<QueueId>,
 }
 
 /// Stores a batch.

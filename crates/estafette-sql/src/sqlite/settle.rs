@@ -9,31 +9,16 @@ use super::{
     entry::{Entry, state},
     session::{Session, now},
 };
-use crate::{leases::Lease, routes::QueueId};
+use crate::{leases::Lease, routes::QueueId, store::Fate};
 
 const BURY: &str = "INSERT INTO estafette_dead
     (queue, envelope, reason, error, attempts, first_failed_at, last_failed_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 
-/// What becomes of a delivery, dropping it and keeping it longer included.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
-    /// As the consumer decided.
-    Settled(Outcome),
-    /// Dropped: back to its place, and the attempt counts.
-    Dropped,
-    /// Its lease ends later than it did, or earlier.
-    LeasedUntil(Timestamp),
-}
-
-impl Fate {
-    /// Whether messages of this fate need not be looked at one by one.
-    fn is_shared(&self) -> bool {
-        match self {
-            Self::Settled(Outcome::Ack | Outcome::Release { .. }) | Self::Dropped | Self::LeasedUntil(_) => {
-                true
-            }
-            Self::Settled(Outcome::Retry { .. } | Outcome::Reject(_)) => false,
-        }
+/// Whether messages of this fate need not be looked at one by one.
+fn is_shared(fate: &Fate) -> bool {
+    match fate {
+        Fate::Settled(Outcome::Ack | Outcome::Release { .. }) | Fate::Dropped | Fate::LeasedUntil(_) => true,
+        Fate::Settled(Outcome::Retry { .. } | Outcome::Reject(_)) => false,
     }
 }
 
@@ -53,7 +38,7 @@ pub(crate) fn settle(
         let Some((lease, fate)) = batch.get(item) else { break };
         let (block, line) = key::split(lease.key);
         let alike = |(&other, offset): (&usize, u64)| {
-            fate.is_shared()
+            is_shared(fate)
                 && batch.get(other).is_some_and(|other| other.0.follows(lease, offset) && other.1 == *fate)
         };
         let following = rest.iter().zip(1..).take_while(|&next| alike(next)).count();

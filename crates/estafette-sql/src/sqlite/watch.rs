@@ -7,7 +7,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 
-use super::{Store, writes::Writes};
+use super::{SqliteStore, writes::Writes};
 use crate::wake::Wake;
 
 /// The first interval after something was written, and the longest with and without the kernel's help.
@@ -16,7 +16,7 @@ const INTERVAL_MAX: Duration = Duration::from_millis(500);
 const INTERVAL_MAX_ALONE: Duration = Duration::from_millis(50);
 
 /// Wakes receivers when another process has committed something. Runs until it is dropped.
-pub(crate) async fn watch(store: Arc<Store>, wake: Arc<Wake>, log: Box<Path>) {
+pub(crate) async fn watch(store: Arc<SqliteStore>, wake: Arc<Wake>, log: Box<Path>) {
     let mut writes = Writes::to(&log);
     if let Err(error) = &writes {
         tracing::debug!(%error, "writes of other processes are polled for");
