@@ -93,7 +93,7 @@ fn done(hold: &Hold, index: usize, link: Option<&Arc<Link>>, error: Option<Error
 
 /// Asks for so many jobs once: how many were asked for, and how many came.
 async fn look(
-    hold: &Hold,
+    hold: &Arc<Hold>,
     servers: &Servers,
     endpoint: &Endpoint,
     link: &mut Option<Arc<Link>>,
@@ -108,9 +108,9 @@ async fn look(
             opened
         }
     };
-    let answers = grab(&link, count, servers.deadline()).await?;
-    let came = keep(hold, &link, endpoint, &answers)?;
-    Ok((answers.len(), came))
+    let answered = ask(hold, &link, endpoint, count)?;
+    let came = link.in_time(answered, servers.deadline()).await??;
+    Ok((count, came))
 }
 
 /// Keeps the jobs among the answers, and returns how many.
@@ -127,57 +127,36 @@ fn keep(hold: &Hold, link: &Arc<Link>, endpoint: &Endpoint, answers: &[Packet]) 
     Ok(came)
 }
 
-/// Asks the only server for jobs without a turn of the fetching task; none when it has to be connected to first. Cancelled,
-/// the jobs are kept all the same.
-pub(crate) async fn ask_directly(
+/// Asks for so many jobs, and says how many came. They are kept whether anybody waits for that or not, in the order of the
+/// questions.
+pub(crate) fn ask(
     hold: &Arc<Hold>,
+    link: &Arc<Link>,
     endpoint: &Endpoint,
     count: usize,
-) -> Option<Result<usize>> {
-    let link = match &*hold.lock().looks {
-        [only] => only.link.clone().filter(|link| link.is_open())?,
-        _ => return None,
-    };
-    let answered = match link.begin(&grabs(count), count) {
-        Ok(answered) => answered,
-        Err(error) => return Some(Err(error)),
-    };
-    let mut asking =
-        Asking { hold: Arc::clone(hold), endpoint: endpoint.clone(), link, answered: Some(answered) };
-    let answers = asking.answered.as_mut()?.await;
-    asking.answered = None;
-    Some(match answers {
-        Ok(Ok(answers)) => keep(hold, &asking.link, endpoint, &answers),
-        Ok(Err(error)) => Err(error),
-        Err(_dropped) => Err(error::hung_up(endpoint)),
-    })
-}
-
-/// A question whose answer must not get lost.
-struct Asking {
-    hold: Arc<Hold>,
-    endpoint: Endpoint,
-    link: Arc<Link>,
-    answered: Option<oneshot::Receiver<Result<Vec<Packet>>>>,
-}
-
-impl Drop for Asking {
-    fn drop(&mut self) {
-        let Some(answered) = self.answered.take() else { return };
-        let (hold, endpoint, link) = (Arc::clone(&self.hold), self.endpoint.clone(), Arc::clone(&self.link));
-        hold.lock().returning += 1;
-        self.hold.runtime.spawn(async move {
-            // A connection that ended has its jobs back.
-            if let Ok(Ok(answers)) = answered.await
-                && let Err(error) = keep(&hold, &link, &endpoint, &answers)
-            {
-                tracing::warn!(error = error.report(), "an answer was not understood");
-            }
-            hold.lock().returning -= 1;
-            hold.changed.notify_one();
-            hold.watch.notify_one();
-        });
+) -> Result<oneshot::Receiver<Result<usize>>> {
+    let (done, answered) = oneshot::channel();
+    let (asking, endpoint, weak) = (Arc::clone(hold), endpoint.clone(), Arc::downgrade(link));
+    hold.lock().asking += 1;
+    let begun = link.begin(&grabs(count), count, move |answers| {
+        let came = match (answers, weak.upgrade()) {
+            (Ok(answers), Some(link)) => keep(&asking, &link, &endpoint, &answers),
+            (Err(error), _) => Err(error),
+            // Nobody has the connection any more: the server gets its jobs back.
+            (Ok(_), None) => Ok(0),
+        };
+        let mut state = asking.lock();
+        state.asking -= 1;
+        asking.look_for_the_end(&state);
+        drop(state);
+        asking.changed.notify_one();
+        drop(done.send(came));
+    });
+    if let Err(error) = begun {
+        hold.lock().asking -= 1;
+        return Err(error);
     }
+    Ok(answered)
 }
 
 async fn register(hold: &Hold, servers: &Servers, endpoint: &Endpoint) -> Result<Link> {

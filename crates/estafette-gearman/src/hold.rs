@@ -64,6 +64,8 @@ pub(crate) struct State {
     next_key: u64,
     /// How many tasks put deliveries back at the moment.
     pub(crate) returning: usize,
+    /// How many questions are out whose answers nobody waits for yet.
+    pub(crate) asking: usize,
     /// How many deliveries the call that waits would take.
     pub(crate) wanted: usize,
     /// When a call last ended.
@@ -97,6 +99,7 @@ impl Hold {
             out: HashMap::new(),
             next_key: 0,
             returning: 0,
+            asking: 0,
             wanted: 0,
             received_at: Instant::now(),
             looks: vec![Looks::default(); servers],
@@ -130,6 +133,13 @@ impl Hold {
     pub(crate) fn look_at(&self, state: &mut State, at: Instant) {
         if state.look_at.is_none_or(|known| at < known) {
             state.look_at = Some(at);
+            self.watch.notify_one();
+        }
+    }
+
+    /// Has the watching task see whether this was the last thing it waited for.
+    pub(crate) fn look_for_the_end(&self, state: &State) {
+        if state.ending {
             self.watch.notify_one();
         }
     }
@@ -232,7 +242,7 @@ impl State {
 
     /// Whether nothing is held and nothing more comes.
     pub(crate) fn is_over(&self) -> bool {
-        self.ending && self.out.is_empty() && self.fresh.is_empty() && self.returning == 0
+        self.ending && self.out.is_empty() && self.fresh.is_empty() && self.returning == 0 && self.asking == 0
     }
 
     /// Ends the journal, when everything is settled.

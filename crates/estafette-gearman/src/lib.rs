@@ -210,3 +210,17 @@ impl Transport for GearmanTransport {
         Ok(())
     }
 }
+
+/// Reads bytes as a server's packets, and as a job's data: for the fuzz target alone.
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    let mut buffer = bytes::BytesMut::from(bytes);
+    while let Ok(Some(packet)) = protocol::take(&mut buffer, 1 << 16) {
+        drop(packet.arguments::<4>());
+    }
+    if let Ok(queue) = QueueName::try_from("fuzz") {
+        let read = payload::read(&bytes::Bytes::copy_from_slice(bytes), &queue, bytes, b"H:fuzz:1");
+        drop(payload::write_noted(&read.envelope, &read.notes));
+        drop(payload::dead_letter(read, &queue));
+    }
+}

@@ -55,11 +55,14 @@ struct State {
     ended: Option<Error>,
 }
 
-/// A call that waits for answers.
+/// What is done with the answers, in the order of the questions: on the reading task, so it must be quick.
+type Done = Box<dyn FnOnce(Result<Vec<Packet>>) + Send>;
+
+/// A question that waits for its answers.
 struct Waiting {
     left: usize,
     packets: Vec<Packet>,
-    done: oneshot::Sender<Result<Vec<Packet>>>,
+    done: Done,
 }
 
 impl Link {
@@ -99,20 +102,18 @@ impl Link {
         self.shared.push(&mut state, requests)
     }
 
-    /// Writes requests; the receiver gets their answers, so many.
+    /// Writes requests, so many of which are answered, and says what to do with the answers. When this fails it is not done.
     pub(crate) fn begin(
         &self,
         requests: &[u8],
         answers: usize,
-    ) -> Result<oneshot::Receiver<Result<Vec<Packet>>>> {
-        let (done, answered) = oneshot::channel();
+        done: impl FnOnce(Result<Vec<Packet>>) + Send + 'static,
+    ) -> Result<()> {
         let mut state = self.shared.lock();
-        if let Some(ended) = &state.ended {
-            return Err(ended.clone());
-        }
-        state.waiting.push_back(Waiting { left: answers, packets: Vec::with_capacity(answers), done });
         self.shared.push(&mut state, requests)?;
-        Ok(answered)
+        let packets = Vec::with_capacity(answers);
+        state.waiting.push_back(Waiting { left: answers, packets, done: Box::new(done) });
+        Ok(())
     }
 
     /// Writes requests and waits for so many answers, at most until `deadline`, after which the connection is given up.
@@ -122,9 +123,16 @@ impl Link {
         answers: usize,
         deadline: Instant,
     ) -> Result<Vec<Packet>> {
-        let answered = self.begin(requests, answers)?;
+        let (done, answered) = oneshot::channel();
+        // Nobody may wait any more.
+        self.begin(requests, answers, |result| drop(done.send(result)))?;
+        self.in_time(answered, deadline).await?
+    }
+
+    /// Waits for something the server is to do, at most until `deadline`, after which the connection is given up.
+    pub(crate) async fn in_time<T>(&self, answered: oneshot::Receiver<T>, deadline: Instant) -> Result<T> {
         match tokio::time::timeout_at(deadline, answered).await {
-            Ok(Ok(result)) => result,
+            Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_dropped)) => Err(error::hung_up(&self.shared.endpoint)),
             Err(_elapsed) => {
                 let error = error::late(&self.shared.endpoint);
@@ -182,11 +190,11 @@ impl Shared {
         if state.ended.is_none() {
             state.ended = Some(error.clone());
         }
-        for waiting in state.waiting.drain(..) {
-            // Nobody may wait any more.
-            drop(waiting.done.send(Err(error.clone())));
-        }
+        let waiting = std::mem::take(&mut state.waiting);
         drop(state);
+        for waiting in waiting {
+            (waiting.done)(Err(error.clone()));
+        }
         self.more.notify_one();
         self.woken.notify_waiters();
         self.woken.notify_one();
@@ -204,7 +212,8 @@ impl Shared {
         if first.left == 0
             && let Some(waiting) = state.waiting.pop_front()
         {
-            drop(waiting.done.send(Ok(waiting.packets)));
+            drop(state);
+            (waiting.done)(Ok(waiting.packets));
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Taking deliveries.
 //!
 //! A receiver asks every server for as much as it was asked for itself. Jobs cannot be given back to a server one by one but by
-//! submitting them again, so nothing is fetched ahead.
+//! submitting them again, so nothing is fetched ahead; except by who takes one full hand after the other at once, which gets
+//! the next one fetched while it works.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,8 +12,10 @@ use estafette_core::{
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
-    Shared, error,
-    fetch::{COUNT_FIRST, ask_directly, fetch},
+    Shared,
+    config::Endpoint,
+    error,
+    fetch::{COUNT_FIRST, ask, fetch},
     hold::{Fetched, Held, Hold, IDLE, State},
     journal::Journal,
     link::Link,
@@ -21,6 +24,12 @@ use crate::{
     settler::GearmanSettler,
 };
 
+/// How soon after one full hand the next one shows that more are wanted.
+const HOT: Duration = Duration::from_millis(20);
+
+/// How many are fetched ahead for who takes fewer at a time.
+const AHEAD_MAX: usize = 16;
+
 pub(crate) struct GearmanReceiver {
     settler: Arc<GearmanSettler>,
     hold: Arc<Hold>,
@@ -28,6 +37,10 @@ pub(crate) struct GearmanReceiver {
     fetching: JoinSet<()>,
     /// How many jobs are asked for at once.
     count: usize,
+    /// How many are fetched ahead, as learned.
+    ahead: usize,
+    /// When a call last returned all that was asked for.
+    filled_at: Option<Instant>,
     closed: bool,
 }
 
@@ -74,7 +87,16 @@ impl GearmanReceiver {
         let servers = Arc::clone(&shared.servers);
         let settler = Arc::new(GearmanSettler { hold: Arc::clone(&hold), servers });
         tokio::spawn(watch(Arc::clone(&settler)));
-        Self { settler, hold, options, fetching, count: COUNT_FIRST, closed: false }
+        Self {
+            settler,
+            hold,
+            options,
+            fetching,
+            count: COUNT_FIRST,
+            ahead: 0,
+            filled_at: None,
+            closed: false,
+        }
     }
 
     /// Hands over what has come, up to `max`; and what has come but must not be handed over.
@@ -155,14 +177,46 @@ impl GearmanReceiver {
         }
     }
 
-    /// Asks the only server itself: how many jobs came. None when it could not be asked, which the fetching task finds out.
-    async fn ask(&mut self, room: usize, until: Instant) -> Option<usize> {
+    /// The only server's connection, when it has been made: it can be asked without a turn of the fetching task.
+    fn only_link(&self) -> Option<(Arc<Link>, &Endpoint)> {
         let [endpoint] = &*self.settler.servers.config.endpoints else { return None };
+        match &*self.hold.lock().looks {
+            [only] => only.link.clone().filter(|link| link.is_open()).map(|link| (link, endpoint)),
+            _ => None,
+        }
+    }
+
+    /// Asks the only server: how many jobs came. None when it could not be asked, which the fetching task finds out.
+    async fn ask(&mut self, room: usize, until: Instant) -> Option<usize> {
+        let (link, endpoint) = self.only_link()?;
         let count = self.count.min(room);
-        let asking = ask_directly(&self.hold, endpoint, count);
-        let came = tokio::time::timeout_at(until, asking).await.ok()??.ok()?;
+        let answered = ask(&self.hold, &link, endpoint, count).ok()?;
+        let came = tokio::time::timeout_at(until, answered).await.ok()?.ok()?.ok()?;
         self.count = if came == count { self.count.max(came * 2) } else { came.max(COUNT_FIRST) };
         Some(came)
+    }
+
+    /// Has more fetched while the caller works, when this hand was full and the one before has just been.
+    fn fetch_ahead(&mut self, taken: usize, max: usize) {
+        let is_full = taken == max;
+        let was_filled_at = std::mem::replace(&mut self.filled_at, is_full.then(Instant::now));
+        if !is_full || was_filled_at.is_none_or(|at| at.elapsed() > HOT) {
+            self.ahead = 0;
+            return;
+        }
+        self.ahead = (self.ahead * 2).clamp(1, AHEAD_MAX).max(max);
+        let is_wanted = {
+            let state = self.hold.lock();
+            state.asking == 0 && state.fresh.len() < self.ahead.div_ceil(2).max(max)
+        };
+        if is_wanted && let Some((link, endpoint)) = self.only_link() {
+            // Nobody waits for it now; a connection that has ended is met again.
+            drop(ask(&self.hold, &link, endpoint, self.ahead));
+        }
+    }
+
+    fn is_asking(&self) -> bool {
+        self.hold.lock().asking > 0
     }
 
     fn room(&self, max: usize) -> usize {
@@ -190,15 +244,20 @@ impl Receiver for GearmanReceiver {
                 }
             }
             if !deliveries.is_empty() || max == 0 {
+                self.fetch_ahead(deliveries.len(), max);
                 return Ok(deliveries);
             }
             let room = self.room(max);
+            // Looking only: as long as the servers need to answer.
+            let until = if wait.is_zero() { self.settler.servers.deadline() } else { deadline };
+            if room > 0 && self.is_asking() && Instant::now() < until {
+                // A time-out ends the loop on its next turn; so below.
+                drop(tokio::time::timeout_at(until, changed).await);
+                continue;
+            }
             if !asked && room > 0 {
                 asked = true;
-                match self
-                    .ask(room, if wait.is_zero() { self.settler.servers.deadline() } else { deadline })
-                    .await
-                {
+                match self.ask(room, until).await {
                     Some(0) if wait.is_zero() => return Ok(Vec::new()),
                     Some(1..) => continue,
                     Some(0) | None => {}
@@ -212,9 +271,6 @@ impl Receiver for GearmanReceiver {
             if room > 0 && wanting.is_none() {
                 wanting = Some(Wanting::new(&hold, room));
             }
-            // Looking only: as long as the servers need to answer.
-            let until = if wait.is_zero() { self.settler.servers.deadline() } else { deadline };
-            // A time-out ends the loop on its next turn.
             drop(tokio::time::timeout_at(until, changed).await);
         }
     }

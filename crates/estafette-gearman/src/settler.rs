@@ -63,6 +63,7 @@ impl Settler for GearmanSettler {
             }
             if again.is_empty() {
                 state.tidy();
+                self.hold.look_for_the_end(&state);
             }
         }
         self.hold.changed.notify_one();
@@ -124,10 +125,9 @@ impl GearmanSettler {
             }
         }
         state.tidy();
+        self.hold.look_for_the_end(&state);
         drop(state);
         completed.tell();
-        // A watching task that waits for the last one.
-        self.hold.watch.notify_one();
     }
 
     /// What a delivery becomes.
@@ -209,8 +209,7 @@ impl GearmanSettler {
                 state.lose();
             }
             state.returning -= 1;
-            drop(state);
-            hold.watch.notify_one();
+            hold.look_for_the_end(&state);
         };
         self.hold.runtime.spawn(replacing);
     }
