@@ -5,3 +5,4 @@
 pub mod mesh;
 pub mod queues;
 pub mod stats;
+pub mod websocket;

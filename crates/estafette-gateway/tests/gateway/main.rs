@@ -1,0 +1,4 @@
+//! The gateway from outside: its codec beside another one's, its queues, and its servers over real sockets.
+
+mod differential;
+mod queues;
