@@ -2,6 +2,7 @@
 //!
 //! Reading order: [`mesh`] (what the rest of a program sees of the connections), [`queues`], [`stats`].
 
+mod api;
 pub mod mesh;
 pub mod queues;
 pub mod stats;
