@@ -17,6 +17,7 @@ mod consume;
 mod daemon;
 mod dead;
 mod exec;
+mod gearman;
 mod help;
 mod look;
 mod mistakes;
