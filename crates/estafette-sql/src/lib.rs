@@ -23,16 +23,25 @@ mod admin;
 #[cfg(feature = "sqlite")]
 mod config;
 mod error;
+// Servers have a row for each message, and no blocks.
+#[cfg_attr(not(feature = "sqlite"), allow(dead_code, reason = "blocks are SQLite's"))]
 mod frame;
+#[cfg_attr(not(feature = "sqlite"), allow(dead_code, reason = "in part SQLite's"))]
 mod leases;
 mod publisher;
 mod receiver;
+#[cfg_attr(not(feature = "sqlite"), allow(dead_code, reason = "in part SQLite's"))]
 mod routes;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
+#[cfg_attr(
+    not(all(feature = "postgres", feature = "mysql")),
+    allow(dead_code, unused_variables, reason = "in part the other server's")
+)]
 mod server;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod store;
+#[cfg_attr(not(feature = "sqlite"), allow(dead_code, reason = "in part SQLite's"))]
 mod wake;
 
 use std::{
@@ -52,7 +61,7 @@ use tokio::task::JoinSet;
 #[cfg(feature = "sqlite")]
 pub use config::SqlConfig;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
-pub use server::{ServerConfig, migrate, migrations};
+pub use server::{Engine, ServerConfig, migrate, migrations};
 
 use crate::{
     receiver::{SqlReceiver, SqlSettler},
@@ -121,20 +130,17 @@ impl SqlTransport {
     #[cfg(any(feature = "postgres", feature = "mysql"))]
     pub async fn connect_to_server(config: ServerConfig) -> Result<Self> {
         let wake = Arc::new(Wake::default());
-        let promises =
-            Promises { durability: estafette_core::Durability::Server, body_bytes_max: config.body_bytes_max };
-        let store = Arc::new(server::ServerStore::open(config, Arc::clone(&wake)).await?);
+        let promises = Promises {
+            durability: estafette_core::Durability::Server,
+            body_bytes_max: config.body_bytes_max,
+        };
+        let store = Arc::new(server::ServerStore::open(config).await?);
         let mut tasks = JoinSet::new();
         tasks.spawn(server::watch(Arc::clone(&store), Arc::clone(&wake)));
         Ok(Self::assemble(store, wake, promises, tasks))
     }
 
-    fn assemble(
-        store: Arc<dyn Store>,
-        wake: Arc<Wake>,
-        promises: Promises,
-        mut tasks: JoinSet<()>,
-    ) -> Self {
+    fn assemble(store: Arc<dyn Store>, wake: Arc<Wake>, promises: Promises, mut tasks: JoinSet<()>) -> Self {
         let owns_queues = Arc::new(AtomicBool::new(false));
         tasks.spawn(look_after_temporary_queues(Arc::clone(&store), Arc::clone(&owns_queues)));
         let shared = Shared {

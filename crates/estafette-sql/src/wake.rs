@@ -74,6 +74,12 @@ impl Wake {
         self.changed.notify_one();
     }
 
+    /// The queues that have receivers here.
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    pub(crate) fn queues(&self) -> Vec<QueueId> {
+        self.lock().keys().copied().collect()
+    }
+
     /// Counts a receiver as waiting for as long as the guard lives.
     pub(crate) fn wait(&self) -> Waiting<'_> {
         if self.waiting.fetch_add(1, Ordering::AcqRel) == 0 {

@@ -11,6 +11,7 @@ mod checkpoint;
 mod claim;
 mod dead;
 mod entry;
+mod error;
 mod owners;
 #[cfg(test)]
 mod plans;
@@ -38,6 +39,7 @@ use sqlx::{
 pub(crate) use self::{checkpoint::checkpoint, watch::watch};
 use self::{
     checkpoint::{Checkpoints, Log},
+    error::from_sqlx,
     publish::Batch,
     queues::Which,
     session::Session,
@@ -45,7 +47,6 @@ use self::{
 };
 use crate::{
     SqlConfig,
-    error::from_sqlx,
     leases::{Lease, Leases},
     routes::QueueId,
     store::{Claim, Deliver, Delivered, Fate, Store, Stored},

@@ -21,7 +21,7 @@ use estafette_core::{Error, ErrorKind, Result};
 use libsqlite3_sys as ffi;
 use sqlx::sqlite::LockedSqliteHandle;
 
-use crate::error;
+use super::error;
 
 /// A connection, for as long as its handle is locked.
 pub(crate) struct Database<'h> {

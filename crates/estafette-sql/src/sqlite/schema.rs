@@ -12,7 +12,7 @@ use std::time::Duration;
 use estafette_core::{Error, ErrorKind, Result};
 use sqlx::{Connection as _, Row as _, SqliteConnection};
 
-use crate::error::from_sqlx;
+use super::error::from_sqlx;
 
 /// Each step takes the schema one version further. Steps that were released are never edited.
 const STEPS: [&str; 1] = [VERSION_1];

@@ -10,8 +10,8 @@ use estafette_core::{Durability, Error, ErrorKind, Result};
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{checkpoint::Log, raw::Database, session::Session};
-use crate::error::{closed, from_sqlx};
+use super::{checkpoint::Log, error::from_sqlx, raw::Database, session::Session};
+use crate::error::closed;
 
 /// How much work may wait, and how much shares a transaction.
 const WAITING_MAX: usize = 1024;
