@@ -57,6 +57,18 @@ pub const DRIVERS: &[Driver] = &[
         connect: connect!("sqlite", estafette_sql::connect),
     },
     Driver {
+        name: "postgres",
+        schemes: &["postgres", "postgresql"],
+        example: "postgres://localhost/shop",
+        connect: connect!("postgres", estafette_sql::connect),
+    },
+    Driver {
+        name: "mysql",
+        schemes: &["mysql", "mariadb"],
+        example: "mysql://localhost/shop",
+        connect: connect!("mysql", estafette_sql::connect),
+    },
+    Driver {
         name: "amqp",
         schemes: &["amqp", "amqps"],
         example: "amqp://localhost",

@@ -96,10 +96,16 @@ pub mod gearman {
 }
 
 /// The SQL transport.
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 pub mod sql {
+    #[cfg(feature = "sqlite")]
     #[doc(inline)]
-    pub use estafette_sql::{SqlConfig, SqlTransport};
+    pub use estafette_sql::SqlConfig;
+    #[doc(inline)]
+    pub use estafette_sql::SqlTransport;
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    #[doc(inline)]
+    pub use estafette_sql::{Engine, ServerConfig, migrate, migrations};
 }
 
 /// Worker processes of one application: supervised, and talking to each other.
