@@ -67,7 +67,7 @@ impl Trigger {
         let Self { signals, deadline, asked } = self;
         let reason = tokio::select! {
             () = next_signal(signals) => return StopReason::Signal,
-            () = passed(*deadline) => StopReason::Asked,
+            () = passed(*deadline) => StopReason::Time,
             () = ended(asked) => StopReason::Asked,
         };
         *deadline = None;

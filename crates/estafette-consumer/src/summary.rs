@@ -8,8 +8,10 @@ use std::fmt;
 pub enum StopReason {
     /// As many messages as asked for were handled.
     Count,
-    /// The time asked for passed, or the future given ended.
+    /// The future given ended.
     Asked,
+    /// The time asked for passed.
+    Time,
     /// SIGTERM or SIGINT.
     Signal,
     /// The queue was empty.
@@ -29,6 +31,7 @@ impl StopReason {
         match self {
             Self::Count => "count reached",
             Self::Asked => "asked to stop",
+            Self::Time => "time passed",
             Self::Signal => "signal",
             Self::Empty => "queue empty",
             Self::Idle => "idle",

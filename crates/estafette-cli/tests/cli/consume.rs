@@ -38,7 +38,7 @@ fn it_ends_after_a_count_a_time_or_when_empty() {
             (run.ok().lines().count(), summary["reason"].as_str().unwrap().to_owned())
         };
         assert_eq!(reason(&["--count", "1"]), (1, "count reached".into()));
-        assert_eq!(reason(&["--for", "200ms", "--concurrency", "4"]), (2, "asked to stop".into()));
+        assert_eq!(reason(&["--for", "200ms", "--concurrency", "4"]), (2, "time passed".into()));
         assert_eq!(reason(&["--until-empty"]), (0, "queue empty".into()));
         assert_eq!(reason(&["--memory-limit", "1kB"]), (0, "memory limit".into()));
     });

@@ -50,7 +50,7 @@ async fn a_run_for_a_time_ends_when_it_has_passed() {
     let began = Instant::now();
     let summary =
         stage.consumer().handle(|_: Order, _| async {}).run_for(Duration::from_secs(5)).await.unwrap();
-    assert_eq!((summary.acked, summary.reason), (2, StopReason::Asked));
+    assert_eq!((summary.acked, summary.reason), (2, StopReason::Time));
     assert_eq!(began.elapsed().as_secs(), 5);
 }
 
@@ -180,5 +180,5 @@ async fn messages_without_end_leave_other_tasks_of_the_thread_their_turn() {
 async fn messages_without_end_do_not_keep_timers_from_ending_a_run() {
     let consumer = endless(Arc::default()).await;
     let summary = consumer.run_for(Duration::from_millis(50)).await.unwrap();
-    assert_eq!(summary.reason, StopReason::Asked);
+    assert_eq!(summary.reason, StopReason::Time);
 }
