@@ -22,6 +22,24 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     estafette::parse_duration(text).map_err(|error| sentence(&error))
 }
 
+/// The shortest lease: a shorter one ends before a busy machine has extended it, and each time that spends an attempt.
+const LEASE_MIN: Duration = Duration::from_millis(100);
+
+/// The length of a lease, such as `30s`.
+///
+/// # Errors
+///
+/// A sentence.
+pub(crate) fn lease(text: &str) -> Result<Duration, String> {
+    let lease = duration(text)?;
+    if lease < LEASE_MIN {
+        return Err(format!(
+            "a lease takes at least {LEASE_MIN:?}: a shorter one ends while its message is handled"
+        ));
+    }
+    Ok(lease)
+}
+
 /// A header, `NAME=VALUE`.
 ///
 /// # Errors
@@ -73,6 +91,14 @@ mod tests {
         assert_eq!(bytes("17"), Ok(17));
         for wrong in ["", "MiB", "3 pounds", "-1", "99999999999GiB"] {
             assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_lease_is_long_enough_to_be_extended() {
+        assert_eq!(lease("100ms"), Ok(Duration::from_millis(100)));
+        for wrong in ["0s", "99ms", "soon"] {
+            assert!(lease(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -53,6 +53,7 @@ fn wrong_names_are_refused_before_anything_happens() {
         (&["declare", "q", "--subscribe", "a.b*"], "wildcard inside a word"),
         (&["consume", "q", "--memory-limit", "much"], "256MiB"),
         (&["consume", "q", "--max-attempts", "0"], "0 is not in"),
+        (&["consume", "q", "--lease", "0s"], "at least 100ms"),
         (&["dead", "list", "q", "--reason", "boredom"], "attempts_exhausted"),
         (&["dance"], "dance"),
     ] {

@@ -111,7 +111,7 @@ struct Failures {
     retry_delay: Duration,
 
     /// How long a message stays this consumer's without a sign of life
-    #[arg(long, value_name = "TIME", value_parser = values::duration, default_value = "30s")]
+    #[arg(long, value_name = "TIME", value_parser = values::lease, default_value = "30s")]
     lease: Duration,
 
     /// How long one message may take; longer is a failed attempt, and the command is killed
