@@ -18,6 +18,10 @@ use crate::{failure, output, session, session::Session};
 /// How long one step may take.
 const STEP_MAX: Duration = Duration::from_secs(15);
 
+/// How long connecting may take: more than the 30 seconds for which transports try an unreachable server, so that it is
+/// their error, which knows why, that is shown.
+const CONNECT_MAX: Duration = Duration::from_secs(40);
+
 /// The topic of the message that is tried out.
 const TOPIC: Topic = Topic::from_static("estafette.doctor");
 
@@ -75,7 +79,7 @@ type Rows = Vec<(&'static str, String)>;
 impl Examination {
     /// Tries everything out and returns what the transport promises.
     async fn examine(&mut self, url: &str) -> anyhow::Result<Rows> {
-        let bus = self.step("connects", session::connect(url)).await?;
+        let bus = self.step_within(CONNECT_MAX, "connects", session::connect(url)).await?;
         let queue = QueueName::try_from(format!("estafette-doctor-{}", QueueName::unique()).as_str())?;
         let declared = async { Ok(bus.declare(&QueueSpec::durable(queue.clone())).await?) };
         self.step("declares a queue", declared).await?;
@@ -127,10 +131,19 @@ impl Examination {
         name: &str,
         step: impl Future<Output = anyhow::Result<T>>,
     ) -> anyhow::Result<T> {
+        self.step_within(STEP_MAX, name, step).await
+    }
+
+    async fn step_within<T>(
+        &mut self,
+        time_max: Duration,
+        name: &str,
+        step: impl Future<Output = anyhow::Result<T>>,
+    ) -> anyhow::Result<T> {
         let started = Instant::now();
-        let result = match tokio::time::timeout(STEP_MAX, step).await {
+        let result = match tokio::time::timeout(time_max, step).await {
             Ok(result) => result,
-            Err(_elapsed) => Err(anyhow!("no answer within {STEP_MAX:?}")),
+            Err(_elapsed) => Err(anyhow!("no answer within {time_max:?}")),
         };
         let milliseconds = started.elapsed().as_secs_f64() * 1e3;
         let error = result.as_ref().err().map(failure::chain);
