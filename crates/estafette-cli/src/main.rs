@@ -21,8 +21,8 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 use commands::{
-    bench, bridge, completions, conformance, consume, dead, declare, delete, demo, doctor, publish, queues,
-    workers,
+    bench, bridge, completions, conformance, consume, dead, declare, delete, demo, doctor, migrate, publish,
+    queues, workers,
 };
 use session::Session;
 
@@ -74,6 +74,7 @@ enum Command {
     Dead(dead::Arguments),
     Bridge(bridge::Arguments),
     Doctor(doctor::Arguments),
+    Migrate(migrate::Arguments),
     Conformance(conformance::Arguments),
     Bench(bench::Arguments),
     Completions(completions::Arguments),
@@ -98,6 +99,7 @@ impl Command {
             Self::Dead(arguments) => arguments.run(session).await,
             Self::Bridge(arguments) => arguments.run(session).await,
             Self::Doctor(arguments) => arguments.run(session).await,
+            Self::Migrate(arguments) => arguments.run(session).await,
             Self::Conformance(arguments) => arguments.run(session).await,
             Self::Bench(arguments) => arguments.run(session).await,
             Self::Completions(arguments) => arguments.run(session).await,
