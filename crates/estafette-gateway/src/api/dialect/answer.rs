@@ -42,17 +42,16 @@ pub(crate) fn http_answer(outcome: &Result<Outcome, Fault>) -> String {
 
 /// A message of a queue, with its tag if it is to be acknowledged.
 pub(crate) fn event(dialect: Dialect, message: &QueueMessage, tag: Option<u64>) -> String {
-    // A string, exact for every client whose numbers are floats; empty when no connection pushed it.
-    let client = message.client_id.map(|id| id.to_string()).unwrap_or_default();
+    // A string, exact for every client whose numbers are floats. Published clients convert it and the node to
+    // integers, so that neither may be empty or a name; no connection has the number 0.
+    let (client, node) = message.client_id.map_or((0, 0), |id| (id.number(), id.node()));
     let (queue, data) = (quote(&message.queue), message.data.get());
     let mut text = String::with_capacity(data.len() + queue.len() + 128);
     // Writing to a string cannot fail.
     let _infallible = match dialect {
-        Dialect::Short => write!(
-            text,
-            r#"{{"e":"queue.pop","p":{{"n":{},"c":"{client}","t":{queue},"d":{data}"#,
-            quote(&message.node)
-        ),
+        Dialect::Short => {
+            write!(text, r#"{{"e":"queue.pop","p":{{"n":{node},"c":"{client}","t":{queue},"d":{data}"#)
+        }
         Dialect::Long => write!(
             text,
             r#"{{"event":"queue.consume","result":{{"client_id":"{client}","queue":{queue},"data":{data}"#

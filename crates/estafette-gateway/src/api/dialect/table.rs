@@ -210,7 +210,7 @@ fn errors_and_events_have_the_keys_of_their_dialect() {
         queue: "foo".into(),
         data: RawValue::from_string(r#"{"frame":{"data":"hi"},"n":12345678901234567890}"#.into()).unwrap(),
     };
-    let short = r#"{"e":"queue.pop","p":{"n":"n1","c":"1461256748928991234","t":"foo","d":{"frame":{"data":"hi"},"n":12345678901234567890}},"i":null}"#;
+    let short = r#"{"e":"queue.pop","p":{"n":162,"c":"1461256748928991234","t":"foo","d":{"frame":{"data":"hi"},"n":12345678901234567890}},"i":null}"#;
     assert_eq!(event(Dialect::Short, &message, None), short);
     let long = r#"{"event":"queue.consume","result":{"client_id":"1461256748928991234","queue":"foo","data":{"frame":{"data":"hi"},"n":12345678901234567890}},"id":null}"#;
     assert_eq!(event(Dialect::Long, &message, None), long);
