@@ -290,6 +290,11 @@ impl Hub {
         self.shared.counters.iter().map(|counters| counters.read()).sum()
     }
 
+    /// The counters of one core.
+    pub(crate) fn counters(&self, core: usize) -> Arc<Counters> {
+        self.shared.counters.get(core).cloned().unwrap_or_default()
+    }
+
     async fn ask<T>(
         &self,
         id: ConnectionId,
