@@ -8,7 +8,9 @@ use estafette_core::{
     Topic, Transport,
 };
 
-use crate::{Publish, drivers};
+use tracing::Instrument as _;
+
+use crate::{Publish, drivers, observe};
 
 /// A connection to one transport. Clones share it.
 #[derive(Clone)]
@@ -114,7 +116,10 @@ impl Bus {
                 }
             }
         }
-        self.transport.publish(&batch).await
+        let span = observe::publishing(&batch);
+        let results = self.transport.publish(&batch).instrument(span).await;
+        observe::count(&results);
+        results
     }
 
     /// Publishes a request and waits for the reply, `time_limit` at most.

@@ -43,6 +43,7 @@ mod bus;
 #[cfg(feature = "config")]
 mod config;
 mod drivers;
+mod observe;
 mod publish;
 #[cfg(feature = "testkit")]
 pub mod testkit;
