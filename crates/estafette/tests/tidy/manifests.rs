@@ -42,6 +42,11 @@ const ARROWS: &[Arrows] = &[
         dependencies: &["estafette-core"],
         dev_dependencies: &["estafette-memory", "estafette-macros"],
     },
+    Arrows {
+        name: "estafette-outbox",
+        dependencies: &["estafette-core"],
+        dev_dependencies: &["estafette-memory", "estafette-macros"],
+    },
     Arrows { name: "estafette", dependencies: ANY, dev_dependencies: ANY },
     Arrows {
         name: "estafette-cli",
@@ -130,7 +135,8 @@ fn may_depend(name: &str, dependency: &Dependency) -> bool {
     if !is_test && NEVER.contains(&(name, target)) {
         return false;
     }
-    holds(arrows.dependencies) || (is_test && holds(arrows.dev_dependencies))
+    // Itself with more features is how a crate's plain `cargo test` tests all of it.
+    holds(arrows.dependencies) || (is_test && (target == name || holds(arrows.dev_dependencies)))
 }
 
 fn inherits_lints(text: &str) -> bool {

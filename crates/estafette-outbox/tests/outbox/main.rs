@@ -1,0 +1,5 @@
+//! The outbox on every database there is.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod support;
+mod writing;
