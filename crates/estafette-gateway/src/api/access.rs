@@ -87,7 +87,7 @@ impl Access {
 fn basic(header: &str) -> Option<String> {
     let (scheme, encoded) = header.trim().split_once(' ')?;
     let decoded = scheme.eq_ignore_ascii_case("basic").then(|| STANDARD.decode(encoded.trim()))?;
-    decoded.map_or(None, |bytes| String::from_utf8(bytes).map_or(None, Some))
+    String::from_utf8(decoded.ok()?).ok()
 }
 
 /// Compares in a time that depends on the lengths alone.

@@ -26,9 +26,9 @@ impl Nodes {
     }
 
     /// The answer to `GET /v1/nodes`: each node with the keys of every published client.
-    pub(crate) fn answer(&self, own: Node) -> String {
+    pub(crate) fn answer(&self, own: &Node) -> String {
         let others = self.others.read().unwrap_or_else(PoisonError::into_inner);
-        let nodes: Vec<_> = std::iter::once(&own).chain(others.iter()).map(entry).collect();
+        let nodes: Vec<_> = std::iter::once(own).chain(others.iter()).map(entry).collect();
         json!({ "nodes": nodes }).to_string()
     }
 }
@@ -48,7 +48,7 @@ mod tests {
         let nodes = Nodes::default();
         nodes.set_others(vec![Node { id: "n2".into(), address: "b.example:7000".into() }]);
         let own = Node { id: "n1".into(), address: "127.0.0.1:6789".into() };
-        let answer: serde_json::Value = serde_json::from_str(&nodes.answer(own)).unwrap();
+        let answer: serde_json::Value = serde_json::from_str(&nodes.answer(&own)).unwrap();
         assert_eq!(
             answer,
             json!({"nodes": [

@@ -74,17 +74,17 @@ pub(crate) async fn answer(
                 text(StatusCode::OK, "text/plain; version=0.0.4", page)
             }
             Ok(_) => forbidden("the user lacks the role read"),
-            Err(refusal) => refusal,
+            Err(refusal) => *refusal,
         },
         (&Method::POST, "/v1/mesh/send" | "/v1/mesh/publish") if is_management => {
             match roles(shared, ends, request.headers()) {
                 Ok(roles) => mesh(shared, roles, request, path.ends_with("publish")).await,
-                Err(refusal) => refusal,
+                Err(refusal) => *refusal,
             }
         }
         (&Method::GET, "/ws/v1") if is_management => match roles(shared, ends, request.headers()) {
             Ok(roles) => websocket(&mut request, roles, upgrade),
-            Err(refusal) => refusal,
+            Err(refusal) => *refusal,
         },
         (_, "/version" | "/v1/nodes" | "/healthz" | "/readyz" | "/metrics") => not_allowed("GET"),
         (_, "/ws/v1") if is_management => not_allowed("GET"),
@@ -96,11 +96,11 @@ pub(crate) async fn answer(
 fn nodes(shared: &Shared, ends: Ends) -> String {
     let bound = shared.management.unwrap_or(ends.local);
     let address = advertised(shared.advertise.as_deref(), bound, ends.local.ip());
-    shared.nodes.answer(Node { id: shared.hub.node().to_owned(), address })
+    shared.nodes.answer(&Node { id: shared.hub.node().to_owned(), address })
 }
 
 /// What the sender of a request may do, or the refusal.
-fn roles(shared: &Shared, ends: Ends, headers: &HeaderMap) -> Result<Roles, Answer> {
+fn roles(shared: &Shared, ends: Ends, headers: &HeaderMap) -> Result<Roles, Box<Answer>> {
     let authorization = headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
     let (roles, is_open) = {
         let access = shared.access();
@@ -110,10 +110,10 @@ fn roles(shared: &Shared, ends: Ends, headers: &HeaderMap) -> Result<Roles, Answ
         let mut answer = fault(StatusCode::UNAUTHORIZED, "credentials are needed");
         let challenge = HeaderValue::from_static("Basic realm=\"estafette\", charset=\"UTF-8\"");
         answer.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
-        answer
+        Box::new(answer)
     })?;
     if is_from_a_foreign_page(headers, is_open) {
-        return Err(forbidden("pages of other origins may not use this"));
+        return Err(Box::new(forbidden("pages of other origins may not use this")));
     }
     Ok(roles)
 }
@@ -181,9 +181,9 @@ fn websocket(request: &mut Request<Incoming>, roles: Roles, upgrade: &Upgrade) -
     }
     let key = request.headers().get(header::SEC_WEBSOCKET_KEY);
     let accept = key
-        .and_then(|key| key.to_str().map_or(None, Some))
+        .and_then(|key| key.to_str().ok())
         .filter(|key| key.trim().len() == 24)
-        .and_then(|key| HeaderValue::try_from(accept_key(key.trim())).map_or(None, Some));
+        .and_then(|key| HeaderValue::try_from(accept_key(key.trim())).ok());
     let Some(accept) = accept else {
         return plain(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is not as it must be\n");
     };

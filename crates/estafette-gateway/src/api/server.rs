@@ -1,17 +1,23 @@
 //! The listening addresses and their connections.
 
 use std::{
+    convert::Infallible,
     io,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard,
+        Arc, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use bytes::BytesMut;
-use hyper::{server::conn::http1, service::service_fn};
+use bytes::{Bytes, BytesMut};
+use http_body_util::Full;
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{HttpService, service_fn},
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -183,7 +189,7 @@ impl Api {
     #[must_use]
     pub fn discovery_address(&self) -> Option<SocketAddr> {
         let listener = self.listeners.iter().find(|(face, _)| *face == Face::Discovery);
-        listener.and_then(|(_, listener)| listener.local_addr().map_or(None, Some))
+        listener.and_then(|(_, listener)| listener.local_addr().ok())
     }
 
     /// What can be changed while it runs.
@@ -219,7 +225,7 @@ async fn accept(
     loop {
         let accepted = tokio::select! {
             accepted = accept_one(&listener, &places) => accepted,
-            _ = stop.wait_for(|stop| *stop) => break,
+            () = stopped(&mut stop) => break,
             Some(_) = connections.join_next() => continue,
         };
         match accepted {
@@ -241,6 +247,12 @@ async fn accept(
     drop(listener);
     let all = async { while connections.join_next().await.is_some() {} };
     drop(tokio::time::timeout(STOP_MAX, all).await);
+}
+
+/// Ends when the API stops.
+pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // Without its sender there is nobody left to serve for either.
+    drop(stop.wait_for(|stop| *stop).await);
 }
 
 type Place = tokio::sync::OwnedSemaphorePermit;
@@ -270,8 +282,21 @@ async fn connection(
     let ends = Ends { face, peer, local: stream.local_addr()? };
     let upgrade = Upgrade::default();
     let service = service_fn(async |request| {
-        Ok::<_, std::convert::Infallible>(routes::answer(&shared, ends, request, &upgrade).await)
+        Ok::<_, Infallible>(routes::answer(&shared, ends, request, &upgrade).await)
     });
+    serve_http(stream, service, &mut stop).await?;
+    let upgraded = upgrade.lock().unwrap_or_else(PoisonError::into_inner).take();
+    match upgraded {
+        Some(upgraded) => websocket(shared, upgraded, stop).await,
+        None => Ok(()),
+    }
+}
+
+/// Until the connection ends, becomes a WebSocket, or has answered what it was asked when `stop` comes.
+async fn serve_http<S>(stream: TcpStream, service: S, stop: &mut watch::Receiver<bool>) -> io::Result<()>
+where
+    S: HttpService<Incoming, ResBody = Full<Bytes>, Error = Infallible>,
+{
     let http = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS_TIME_MAX)
@@ -281,16 +306,11 @@ async fn connection(
         .with_upgrades();
     let mut http = std::pin::pin!(http);
     tokio::select! {
-        result = &mut http => result.map_err(io::Error::other)?,
-        _ = stop.wait_for(|stop| *stop) => {
+        result = &mut http => result.map_err(io::Error::other),
+        () = stopped(stop) => {
             http.as_mut().graceful_shutdown();
-            http.await.map_err(io::Error::other)?;
+            http.await.map_err(io::Error::other)
         }
-    }
-    let upgraded = upgrade.lock().unwrap_or_else(PoisonError::into_inner).take();
-    match upgraded {
-        Some(upgraded) => websocket(shared, upgraded, stop).await,
-        None => Ok(()),
     }
 }
 

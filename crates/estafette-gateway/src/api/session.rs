@@ -22,7 +22,7 @@ use super::{
     dialect::{self, Dialect, Fault, Operation, Outcome},
     execute::{check, check_cancel, consume, execute},
     outbox::Outbox,
-    server::Counted,
+    server::{Counted, stopped},
 };
 use crate::{
     mesh::Hub,
@@ -160,7 +160,7 @@ impl Session {
             count = self.outbox.write_to(writer), if !self.outbox.is_empty() => count.map(Wake::Written),
             message = next(consuming), if wants_message => Ok(Wake::Message(message)),
             _ = pings.tick() => Ok(Wake::Ping),
-            _ = stop.wait_for(|stop| *stop) => Ok(Wake::Stop),
+            () = stopped(stop) => Ok(Wake::Stop),
         }
     }
 

@@ -17,7 +17,7 @@ use std::fmt;
 
 pub(crate) use answer::{Outcome, answer, event, http_answer};
 pub(crate) use params::{publish, send};
-pub(crate) use request::{Request, parse};
+pub(crate) use request::parse;
 
 use crate::mesh::{Call, ConnectionId, Payload};
 

@@ -142,7 +142,7 @@ fn take(object: &mut Map<String, Value>, keys: &[&str]) -> Option<Value> {
 fn connection(value: &Value) -> Result<ConnectionId, Fault> {
     match value {
         Value::Number(number) => number.as_u64().and_then(ConnectionId::from_number),
-        Value::String(text) => text.parse().map_or(None, Some),
+        Value::String(text) => text.parse().ok(),
         _ => None,
     }
     .ok_or_else(|| Fault::parameter("a connection id is a decimal number from 1 to 2^63 - 1"))

@@ -15,6 +15,7 @@ fn id(number: u64) -> ConnectionId {
 
 /// What a request means, and its answer if all goes well.
 #[track_caller]
+#[allow(clippy::needless_pass_by_value, reason = "the table reads better without borrows")]
 fn meets(request: &str, means: Operation, answered: &str) {
     let parsed = parse(request, Dialect::Short);
     assert_eq!(parsed.operation, Ok(means.clone()), "{request}");
