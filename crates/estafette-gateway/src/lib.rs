@@ -4,7 +4,7 @@
 //! [`gateway`] (starting and stopping), [`handlers`] (answering in Rust), `core` (a thread's connections and channels),
 //! [`websocket`] (the protocol, without I/O).
 
-mod api;
+pub mod api;
 mod core;
 pub mod error;
 pub mod gateway;
