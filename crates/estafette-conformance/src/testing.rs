@@ -55,7 +55,8 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 /// This program, told to run the test `conformance_agent` of a module only.
-fn this_test_program(module: &str) -> AgentProgram {
+#[must_use]
+pub fn this_test_program(module: &str) -> AgentProgram {
     let program = std::env::current_exe().expect("a test program knows its own path");
     // The test runner's names begin after the crate's.
     let name = match module.split_once("::") {
