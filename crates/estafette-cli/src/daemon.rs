@@ -81,7 +81,7 @@ impl Daemon {
 }
 
 /// Ends when the service is asked to stop; listens from now on.
-fn stopped() -> impl Future<Output = ()> + Send + 'static {
+pub(crate) fn stopped() -> impl Future<Output = ()> + Send + 'static {
     let listen =
         |kind| signal(kind).inspect_err(|error| tracing::warn!(%error, "signals cannot be heard")).ok();
     let (terminate, interrupt) = (listen(SignalKind::terminate()), listen(SignalKind::interrupt()));

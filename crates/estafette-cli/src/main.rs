@@ -21,7 +21,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 use commands::{
-    bench, bridge, completions, conformance, consume, dead, declare, delete, demo, doctor, migrate, publish,
+    bench, bridge, completions, conformance, consume, dead, declare, delete, demo, doctor, migrate, outbox, publish,
     queues, workers,
 };
 use session::Session;
@@ -40,6 +40,7 @@ EXIT STATUS
 
 ENVIRONMENT
   ESTAFETTE_URL     where the messages are, unless --url or --bus says so
+  ESTAFETTE_DB      the database of an outbox, unless --db says so
   ESTAFETTE_CONFIG  the file with named connections, unless --config says so
   RUST_LOG          what is logged to standard error, such as debug or estafette_file=trace; warn by default
   NO_COLOR          no colours
@@ -73,6 +74,7 @@ enum Command {
     Delete(delete::Arguments),
     Dead(dead::Arguments),
     Bridge(bridge::Arguments),
+    Outbox(outbox::Arguments),
     Doctor(doctor::Arguments),
     Migrate(migrate::Arguments),
     Conformance(conformance::Arguments),
@@ -98,6 +100,7 @@ impl Command {
             Self::Delete(arguments) => arguments.run(session).await,
             Self::Dead(arguments) => arguments.run(session).await,
             Self::Bridge(arguments) => arguments.run(session).await,
+            Self::Outbox(arguments) => arguments.run(session).await,
             Self::Doctor(arguments) => arguments.run(session).await,
             Self::Migrate(arguments) => arguments.run(session).await,
             Self::Conformance(arguments) => arguments.run(session).await,

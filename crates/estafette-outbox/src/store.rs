@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use estafette_core::{Pattern, Result, Timestamp};
+use estafette_core::{Pattern, Result, Timestamp, async_trait};
 
-use crate::{Dialect, Value, database::Database};
+use crate::{Dialect, Executor, Value, database::Database};
 
 /// Rows changed or deleted together at most, so that no statement holds many locks for long.
 const CHUNK: usize = 1000;
@@ -213,5 +213,17 @@ impl Store {
     /// Closes the connections.
     pub async fn close(&self) {
         self.database.close().await;
+    }
+}
+
+/// Each statement is a transaction of its own: for events that go with no other change.
+#[async_trait]
+impl Executor for Store {
+    fn dialect(&self) -> Dialect {
+        self.database.dialect()
+    }
+
+    async fn execute(&mut self, sql: &'static str, values: &[Value<'_>]) -> Result<u64> {
+        self.database.execute(sql, values).await
     }
 }

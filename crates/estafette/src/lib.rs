@@ -96,6 +96,13 @@ pub mod gearman {
     pub use estafette_gearman::{GearmanConfig, GearmanTransport};
 }
 
+/// Events in the application's own transaction, and the relay that publishes them.
+#[cfg(feature = "outbox")]
+pub mod outbox {
+    #[doc(inline)]
+    pub use estafette_outbox::*;
+}
+
 /// The SQL transport.
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 pub mod sql {

@@ -11,6 +11,7 @@ pub(crate) mod delete;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod migrate;
+pub(crate) mod outbox;
 pub(crate) mod publish;
 pub(crate) mod queues;
 pub(crate) mod workers;

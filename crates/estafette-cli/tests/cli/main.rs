@@ -21,6 +21,7 @@ mod gearman;
 mod help;
 mod look;
 mod mistakes;
+mod outbox;
 mod processes;
 mod processes_bridge;
 mod processes_workers;

@@ -1,5 +1,6 @@
 //! `estafette dead`: the dead letters of a queue.
 
+mod export;
 mod show;
 
 use anyhow::{Context as _, bail};
@@ -38,6 +39,7 @@ EXAMPLES
   estafette dead show billing --id 0193e0a2-7c4f-7d1c-9a55-0d6a1f0c2b1e
   estafette dead show billing --json | jq .message.data")]
     Show(Selection),
+    Export(export::Export),
     /// Puts them back into their queue, with all their attempts before them
     #[command(after_help = "\
 EXAMPLES
@@ -87,6 +89,7 @@ impl Arguments {
         match self.verb {
             Verb::List(selection) => selection.print(session, show::Detail::Line).await,
             Verb::Show(selection) => selection.print(session, show::Detail::Message).await,
+            Verb::Export(export) => export.run(session).await,
             Verb::Redrive(selection) => selection.redrive(session).await,
             Verb::Purge(selection) => selection.purge(session).await,
         }
