@@ -14,6 +14,8 @@ const directory = process.env.ESTAFETTE_WORKER_DIRECTORY;
 const incarnation = Number(process.env.ESTAFETTE_WORKER_INCARNATION);
 
 const memory = [];
+const counts = { messages_in: 0, messages_out: 0 };
+const count = (direction, action) => (counts[direction] += action.startsWith("estafette.") ? 0 : 1);
 const listeners = {
   greet: async (name) => `Hello ${name}, from Node worker ${address}`,
   remember: async (text) => void memory.push(text),
@@ -23,6 +25,7 @@ const listeners = {
     await call(other, "remember", `${name} was here`, { wait: false });
     return call(other, "greet", name);
   },
+  "estafette.counts": async () => counts, // What `estafette workers status` shows.
 };
 
 const say = (socket, line) => socket.write(JSON.stringify(line) + "\n");
@@ -39,6 +42,7 @@ function call(to, action, data, { wait = true, limit = 2000 } = {}) {
       const line = JSON.parse(text);
       if (line.type === "welcome") {
         say(socket, { type: wait ? "request" : "send", id: 1, action, data });
+        count("messages_out", action);
         if (wait) return;
       } else if (line.type !== "reply") reject(new Error(line.message));
       socket.end();
@@ -48,6 +52,7 @@ function call(to, action, data, { wait = true, limit = 2000 } = {}) {
 }
 
 async function handle(socket, line) {
+  count("messages_in", line.action);
   let answer;
   try {
     const listener = listeners[line.action];

@@ -18,6 +18,7 @@ INCARNATION = int(os.environ["ESTAFETTE_WORKER_INCARNATION"])
 LIMIT = 16 << 20
 
 memory = []
+counts = {"messages_in": 0, "messages_out": 0}
 
 
 async def greet(name, sender):
@@ -38,7 +39,17 @@ async def relay(name, sender):
     return await call(other, "greet", name)
 
 
-LISTENERS = {"greet": greet, "remember": remember, "remembered": remembered, "relay": relay}
+async def tell_counts(_, sender):
+    return counts  # What `estafette workers status` shows.
+
+
+LISTENERS = {
+    "greet": greet,
+    "remember": remember,
+    "remembered": remembered,
+    "relay": relay,
+    "estafette.counts": tell_counts,
+}
 
 
 async def call(to, action, data, wait=True, limit=2.0):
@@ -52,6 +63,7 @@ async def call(to, action, data, wait=True, limit=2.0):
         say(writer, type="hello", protocol=1, to=to, incarnation=INCARNATION, **{"from": ADDRESS})
         await asyncio.wait_for(reader.readline(), limit)  # welcome
         say(writer, type="request" if wait else "send", id=1, action=action, data=data)
+        count("messages_out", action)
         await writer.drain()
         if not wait:
             return None
@@ -61,6 +73,10 @@ async def call(to, action, data, wait=True, limit=2.0):
         return reply["data"]
     finally:
         writer.close()
+
+
+def count(direction, action):
+    counts[direction] += not action.startswith("estafette.")
 
 
 def say(writer, **line):
@@ -81,6 +97,7 @@ async def serve(reader, writer):
 
 
 async def handle(line, sender, writer):
+    count("messages_in", line["action"])
     listener = LISTENERS.get(line["action"])
     try:
         if listener is None:

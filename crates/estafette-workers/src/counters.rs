@@ -45,8 +45,9 @@ impl Counter {
     }
 }
 
-/// What a participant has counted since it started.
+/// What a participant has counted since it started. One in another language may leave out what it does not count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct Counts {
     /// Messages and requests received.

@@ -72,6 +72,10 @@ async fn works(program: &str, language: &str) {
     assert_eq!(ask("remembered", Value::Null, To::One(1)).await.unwrap(), expected);
     let error = ask("unheard-of", Value::Null, To::One(0)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
+    let counts =
+        group.status().await.unwrap().members.iter().find(|member| member.address == "0").unwrap().counts;
+    let counts = counts.map(|counts| (counts.messages_in, counts.messages_out));
+    assert_eq!(counts, Some((4, 2)), "greet, relay, remember and unheard-of; what relay said and asked");
 
     group.reload(WAIT_MAX).await.unwrap();
     let after = pids(&stage.all_up(&group).await);
