@@ -45,7 +45,7 @@ const ARROWS: &[Arrows] = &[
     Arrows {
         name: "estafette-outbox",
         dependencies: &["estafette-core"],
-        dev_dependencies: &["estafette-memory", "estafette-macros"],
+        dev_dependencies: &["estafette-amqp", "estafette-memory"],
     },
     Arrows { name: "estafette", dependencies: ANY, dev_dependencies: ANY },
     Arrows {
