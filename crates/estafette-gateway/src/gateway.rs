@@ -16,13 +16,14 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::{
     core::{
-        Core, Server,
+        self, Core, Server,
         application::Application,
         channels::Interest,
         run::{self, Listening},
     },
     error::{Error, ErrorKind},
     handlers::{Handlers, Message, Peer},
+    lua::{ScriptSettings, script::Script},
     mesh::{ConnectionId, Hub, INBOX_MAX, Request},
     queues::{QueueLimits, Queues},
     settings::ServerSettings,
@@ -46,6 +47,12 @@ impl Service {
         maker: impl Fn(&Arc<ServerSettings>) -> Result<Rc<dyn Application>, Error> + Send + Sync + 'static,
     ) -> Self {
         Self(Arc::new(maker))
+    }
+
+    /// A script.
+    #[must_use]
+    pub fn script(script: ScriptSettings) -> Self {
+        Self::new(move |settings| Ok(Rc::new(Script::new(script.clone(), Arc::clone(settings))?)))
     }
 
     /// Handlers in Rust.
@@ -242,14 +249,16 @@ impl Part {
         let tasks = tokio::task::LocalSet::new();
         tasks.block_on(&runtime, async move {
             let first = run::first_sequence();
-            let core = Core::new((self.node, self.number), first, self.hub, self.interest);
+            let core = Rc::new(Core::new((self.node, self.number), first, self.hub, self.interest));
+            core::set_current(Some(Rc::clone(&core)));
             match listen(self.servers, self.cores) {
                 Ok(servers) => {
                     drop(told.send(Ok(())));
-                    run::run(Rc::new(core), servers, self.inbox, self.stop, self.grace).await;
+                    run::run(core, servers, self.inbox, self.stop, self.grace).await;
                 }
                 Err(error) => drop(told.send(Err(error))),
             }
+            core::set_current(None);
         });
     }
 }

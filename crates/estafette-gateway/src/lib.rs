@@ -2,13 +2,14 @@
 //!
 //! Reading order: [`mesh`] (what the rest of a program sees of the connections), [`queues`], [`stats`], [`settings`],
 //! [`gateway`] (starting and stopping), [`handlers`] (answering in Rust), `core` (a thread's connections and channels),
-//! [`websocket`] (the protocol, without I/O).
+//! [`lua`] (answering in scripts), [`websocket`] (the protocol, without I/O).
 
 pub mod api;
 mod core;
 pub mod error;
 pub mod gateway;
 pub mod handlers;
+pub mod lua;
 pub mod mesh;
 pub mod queues;
 pub mod settings;

@@ -71,8 +71,6 @@ pub(crate) struct Connection {
     pub(crate) held: RefCell<Option<Box<Held>>>,
     /// Received and not taken yet; raw sockets only.
     pub(crate) buffer: RefCell<Vec<u8>>,
-    /// What an application keeps beside the context, such as when a permission ends.
-    pub(crate) note: OnceCell<Box<dyn std::any::Any>>,
 }
 
 impl Connection {
@@ -102,7 +100,6 @@ impl Connection {
             channels: RefCell::default(),
             held: RefCell::default(),
             buffer: RefCell::default(),
-            note: OnceCell::new(),
         }
     }
 

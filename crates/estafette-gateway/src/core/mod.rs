@@ -22,7 +22,6 @@ use std::{
     time::Instant,
 };
 
-use rustc_hash::FxHashMap;
 use crate::{
     mesh::{Call, CallError, ConnectionId, Hub, Payload, Published},
     settings::ServerSettings,
@@ -32,6 +31,7 @@ use crate::{
 use application::{Application, Wake};
 use channels::{Channels, Interest};
 use connection::{Connection, Phase, Prepared};
+use rustc_hash::FxHashMap;
 
 /// One server, as a core has it: what was set, and what answers its messages.
 pub(crate) struct Server {
@@ -62,6 +62,22 @@ pub(crate) struct Core {
     dirty: RefCell<Vec<Rc<Connection>>>,
     /// Where every connection's bytes are read to, so that none needs a buffer of its own.
     scratch: RefCell<Vec<u8>>,
+}
+
+thread_local! {
+    /// The core of this thread: what a script's functions act on.
+    static CURRENT: RefCell<Option<Rc<Core>>> = const { RefCell::new(None) };
+}
+
+/// Makes `core` the one of this thread, or takes it away at the end.
+pub(crate) fn set_current(core: Option<Rc<Core>>) {
+    CURRENT.set(core);
+}
+
+/// Works with this thread's core, if it has one.
+pub(crate) fn current<T>(work: impl FnOnce(&Core) -> T) -> Option<T> {
+    let core = CURRENT.with_borrow(Clone::clone)?;
+    Some(work(&core))
 }
 
 /// Bytes of one read.
