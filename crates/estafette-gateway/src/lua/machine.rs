@@ -36,6 +36,8 @@ pub(crate) struct Calls {
 pub(crate) struct Machine {
     pub(crate) calls: Calls,
     memory_max: usize,
+    /// Memory in use from which everything is collected after a callback.
+    collect_at: Cell<usize>,
     depth: Cell<u32>,
     // Before the state itself, so that it is dropped first.
     watchdog: Watchdog,
@@ -72,6 +74,7 @@ impl Machine {
                 encode: get("encode")?,
             },
             memory_max: script.memory_max,
+            collect_at: Cell::new(script.memory_max / 2),
             depth: Cell::new(0),
             watchdog,
             lua,
@@ -123,7 +126,8 @@ impl Machine {
         self.depth.set(1);
         let result = self.watchdog.guard(call);
         self.depth.set(0);
-        if result.is_err() {
+        // A script can catch the failure of an allocation: that all went well does not say that memory is left.
+        if result.is_err() || self.lua.used_memory() > self.collect_at.get() {
             self.collect();
         }
         result
@@ -134,13 +138,9 @@ impl Machine {
         if let Err(error) = self.lua.gc_collect() {
             tracing::warn!(%error, "a script's memory cannot be collected");
         }
-    }
-
-    /// Collects when the limit comes near, so that a callback seldom meets it.
-    pub(crate) fn collect_if_needed(&self) {
-        if self.lua.used_memory() > self.memory_max / 2 {
-            self.collect();
-        }
+        // Halfway from what is in use to the limit, so that a script that keeps much does not collect all the time.
+        let used = self.lua.used_memory().min(self.memory_max);
+        self.collect_at.set((self.memory_max / 2).max(used + (self.memory_max - used) / 2));
     }
 }
 

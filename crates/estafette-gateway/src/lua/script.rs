@@ -85,7 +85,6 @@ impl Script {
             }
             Ok((_, problem)) => {
                 let problem = problem.map(|problem| problem.to_string_lossy()).unwrap_or_default();
-                machine.collect_if_needed();
                 self.report(core, &problem);
                 Err(())
             }
@@ -268,7 +267,6 @@ impl Application for Script {
     }
 
     fn on_tick(&self, core: &Core) {
-        self.machine().collect_if_needed();
         let Some(every) = self.settings.reload else { return };
         if self.looked.get().elapsed() >= every {
             self.looked.set(Instant::now());
