@@ -4,7 +4,7 @@
 //! Expect:
 //! | order 1 committed, order 2 rolled back
 //! | orders: 1, published: 1
-#![allow(clippy::print_stdout, missing_docs, reason = "an example")]
+#![allow(clippy::print_stdout, missing_docs, unreachable_pub, reason = "an example")]
 
 use std::sync::Arc;
 

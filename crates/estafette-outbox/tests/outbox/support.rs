@@ -53,11 +53,7 @@ impl Base {
     }
 
     pub(crate) async fn link(&self) -> Link {
-        match self.store.dialect() {
-            Dialect::Postgres => Link::Postgres(PgConnection::connect(&self.url).await.unwrap()),
-            Dialect::MySql => Link::MySql(MySqlConnection::connect(&self.url).await.unwrap()),
-            Dialect::Sqlite => Link::Sqlite(SqliteConnection::connect(&self.url).await.unwrap()),
-        }
+        Link::open(&self.url).await.unwrap()
     }
 
     /// Writes events, each in a transaction of its own.
@@ -96,14 +92,25 @@ async fn created(server: String, name: &str) -> String {
 }
 
 impl Link {
-    pub(crate) async fn run(&mut self, sql: &str) {
+    pub(crate) async fn open(url: &str) -> sqlx::Result<Self> {
+        match url.split(':').next() {
+            Some("postgres") => Ok(Self::Postgres(PgConnection::connect(url).await?)),
+            Some("mysql") => Ok(Self::MySql(MySqlConnection::connect(url).await?)),
+            _ => Ok(Self::Sqlite(SqliteConnection::connect(url).await?)),
+        }
+    }
+
+    pub(crate) async fn script(&mut self, sql: &str) -> sqlx::Result<()> {
         let sql = sqlx::AssertSqlSafe(sql);
         match self {
             Self::Postgres(link) => sqlx::raw_sql(sql).execute(link).await.map(drop),
             Self::MySql(link) => sqlx::raw_sql(sql).execute(link).await.map(drop),
             Self::Sqlite(link) => sqlx::raw_sql(sql).execute(link).await.map(drop),
         }
-        .unwrap();
+    }
+
+    pub(crate) async fn run(&mut self, sql: &str) {
+        self.script(sql).await.unwrap();
     }
 
     pub(crate) async fn number(&mut self, sql: &str) -> i64 {
