@@ -5,13 +5,14 @@
 //! beside what was aimed for.
 //!
 //! Reading order: [`case`] (a job, its loops, its target), [`harness`] (how it is run), [`report`] (how it is
-//! shown), [`floor`] (the bare loops), [`ours`] (the same jobs through the bus), [`peer`] (others' programs), [`cases`] (the list of jobs per transport).
+//! shown), [`floor`] (the bare loops), [`ours`] (the same jobs through the bus), [`peer`] (others' programs), [`gateway`] (the load on a server of connections), [`cases`] (the list of jobs per transport).
 //!
 //! Deliberately not here: statistics beyond the median, and anything a floor would need from Estafette.
 
 pub mod case;
 pub mod cases;
 pub mod floor;
+pub mod gateway;
 pub mod harness;
 pub mod ours;
 pub mod peer;

@@ -47,8 +47,14 @@ enum Group {
     Amqp,
     /// Drop-files, every message flushed.
     File,
+    /// Users' connections; not part of `all`.
+    Gateway,
     /// Gearman, whose server must be running; not part of `all`.
     Gearman,
+    /// MySQL or MariaDB, which must be running; not part of `all`.
+    Mysql,
+    /// PostgreSQL, which must be running; not part of `all`.
+    Postgres,
     /// SQLite, every transaction flushed.
     Sqlite,
     /// Within one process.
@@ -64,7 +70,10 @@ impl Group {
         match self {
             Self::Amqp => cases::amqp::cases(size),
             Self::File => cases::file::cases(size),
+            Self::Gateway => cases::gateway::cases(size),
             Self::Gearman => cases::gearman::cases(size),
+            Self::Mysql => cases::servers::mysql(size),
+            Self::Postgres => cases::servers::postgres(size),
             Self::Sqlite => cases::sqlite::cases(size),
             Self::Memory => cases::memory::cases(size),
             Self::Workers => cases::workers::cases(size),
@@ -82,6 +91,7 @@ fn agent() -> Option<anyhow::Result<()>> {
     match arguments.get(1)?.as_str() {
         ours::LATENCY_AGENT => Some(ours::latency_agent(arguments.get(2..)?)),
         floor::workers::AGENT => Some(floor::workers::echo(arguments.get(2..)?)),
+        floor::gateway::AGENT => Some(floor::gateway::serve(arguments.get(2..)?)),
         cases::workers::AGENT => Some(cases::workers::run(arguments.get(2..)?)),
         _ => None,
     }

@@ -2,8 +2,10 @@
 
 pub mod amqp;
 pub mod file;
+pub mod gateway;
 pub mod gearman;
 pub mod memory;
+pub mod servers;
 pub mod sqlite;
 pub mod workers;
 

@@ -4,14 +4,17 @@
 //! parsed, nothing is retried. What makes the job what it is stays: a message counts as stored when it would survive a
 //! power cut, and as consumed when it is gone.
 //!
-//! [`amqp`]: frames on a socket. [`gearman`]: packets on a socket. [`file`]: one file per message. [`log`]: one append-only file. [`sqlite`]: prepared statements over the C
+//! [`amqp`]: frames on a socket. [`gateway`]: connections that get the same. [`gearman`]: packets on a socket. [`file`]: one file per message. [`log`]: one append-only file. [`sqlite`]: prepared statements over the C
 //! interface. [`memory`]: a bounded channel. [`workers`]: a socket between two processes. All of them carry the same [`body`].
 
 pub mod amqp;
 pub mod file;
+pub mod gateway;
 pub mod gearman;
 pub mod log;
 pub mod memory;
+pub mod mysql;
+pub mod postgres;
 pub mod sqlite;
 pub mod workers;
 

@@ -2,6 +2,7 @@
 
 pub mod amqp;
 pub mod dropfile;
+pub mod gateway;
 pub mod round_trips;
 
 use std::process::{Command, Stdio};

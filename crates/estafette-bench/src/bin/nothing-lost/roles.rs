@@ -9,7 +9,10 @@ use estafette::{
 
 use tokio::time::Instant;
 
-use crate::{QUEUE, ledger::Pen};
+use crate::{
+    QUEUE,
+    ledger::{BATCH_MAX, Pen},
+};
 
 /// Short, so that what killed consumers held comes back while the torment lasts.
 const LEASE: Duration = Duration::from_secs(2);
@@ -37,7 +40,7 @@ pub(crate) async fn publish(share: &Share) -> Result<()> {
     let mut pen = Pen::open(&share.ledger, "stored")?;
     let mut stored = 0;
     while stored < share.share {
-        let size = if fastrand::bool() { 1 } else { fastrand::u64(2..200) }.min(share.share - stored);
+        let size = if fastrand::bool() { 1 } else { fastrand::u64(2..BATCH_MAX) }.min(share.share - stored);
         let mut batch = Vec::new();
         for number in 0..size {
             let body = format!(r#"{{"number":{number},"text":"{}"}}"#, "x".repeat(fastrand::usize(..300)));
