@@ -47,6 +47,12 @@ const ARROWS: &[Arrows] = &[
         dependencies: &["estafette-core"],
         dev_dependencies: &["estafette-amqp", "estafette-memory"],
     },
+    // The client's tests and examples talk to a gateway.
+    Arrows {
+        name: "estafette-client",
+        dependencies: &["estafette-core"],
+        dev_dependencies: &["estafette-gateway"],
+    },
     Arrows { name: "estafette", dependencies: ANY, dev_dependencies: ANY },
     Arrows {
         name: "estafette-cli",
