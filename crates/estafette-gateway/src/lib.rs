@@ -5,6 +5,7 @@
 //! [`lua`] (answering in scripts), [`websocket`] (the protocol, without I/O).
 
 pub mod api;
+pub mod config;
 mod core;
 pub mod error;
 pub mod gateway;
@@ -14,6 +15,7 @@ pub mod mesh;
 pub mod queues;
 pub mod settings;
 pub mod stats;
+pub mod tls;
 pub mod websocket;
 
 pub use error::{Error, ErrorKind};
