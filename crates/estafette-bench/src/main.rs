@@ -59,6 +59,8 @@ enum Group {
     Sqlite,
     /// Within one process.
     Memory,
+    /// The outbox, from PostgreSQL to RabbitMQ, which must be running; not part of `all`.
+    Outbox,
     /// Between worker processes.
     Workers,
     /// Everything.
@@ -75,6 +77,7 @@ impl Group {
             Self::Mysql => cases::servers::mysql(size),
             Self::Postgres => cases::servers::postgres(size),
             Self::Sqlite => cases::sqlite::cases(size),
+            Self::Outbox => cases::outbox::cases(size),
             Self::Memory => cases::memory::cases(size),
             Self::Workers => cases::workers::cases(size),
             Self::All => [Self::File, Self::Sqlite, Self::Memory, Self::Workers]
@@ -91,6 +94,7 @@ fn agent() -> Option<anyhow::Result<()>> {
     match arguments.get(1)?.as_str() {
         ours::LATENCY_AGENT => Some(ours::latency_agent(arguments.get(2..)?)),
         floor::workers::AGENT => Some(floor::workers::echo(arguments.get(2..)?)),
+        cases::gateway::AGENT => Some(cases::gateway::serve(arguments.get(2..)?)),
         floor::gateway::AGENT => Some(floor::gateway::serve(arguments.get(2..)?)),
         cases::workers::AGENT => Some(cases::workers::run(arguments.get(2..)?)),
         _ => None,

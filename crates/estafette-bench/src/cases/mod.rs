@@ -5,6 +5,7 @@ pub mod file;
 pub mod gateway;
 pub mod gearman;
 pub mod memory;
+pub mod outbox;
 pub mod servers;
 pub mod sqlite;
 pub mod workers;

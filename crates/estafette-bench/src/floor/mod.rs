@@ -14,6 +14,7 @@ pub mod gearman;
 pub mod log;
 pub mod memory;
 pub mod mysql;
+pub mod outbox;
 pub mod postgres;
 pub mod sqlite;
 pub mod workers;

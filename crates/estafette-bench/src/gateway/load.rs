@@ -5,19 +5,23 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::client;
 use super::process::{Server, Spec};
+use crate::case::Rate;
 
 /// The size of a message that is published.
 pub const BODY_BYTES: usize = 128;
 
 /// How long one message may take to reach everybody.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// After how long everybody who connected is a subscriber, and memory has settled.
+const SETTLE: Duration = Duration::from_millis(500);
 
 /// Handshakes at a time while connections are made.
 const CONNECTING: usize = 64;
@@ -77,8 +81,7 @@ async fn publish(server: &Server, spec: &Spec, job: Job) -> anyhow::Result<Sampl
         subscribers.spawn_local(subscriber(stream, Rc::clone(&state)));
     }
     let (mut publisher, _) = client::connect(server.address, spec.publish_path).await?;
-    // Whoever subscribed by a message has been heard by then.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::time::sleep(SETTLE).await;
     let before = server.cpu()?;
     for number in 0..job.messages {
         let goal = u64::from(number.saturating_sub(job.window - 1)) * u64::from(job.subscribers);
@@ -141,6 +144,90 @@ pub async fn connect_all(server: &Server, spec: &Spec, count: u32) -> anyhow::Re
         }
     }
     Ok(streams)
+}
+
+/// So many clients that each send a message and wait for it to come back: round trips a second.
+///
+/// # Errors
+///
+/// Those of the connections.
+pub fn echo(server: &Server, clients: u32, round_trips: u32) -> anyhow::Result<Rate> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let address = server.address;
+    runtime.block_on(async {
+        let mut talking = JoinSet::new();
+        let mut streams = Vec::new();
+        for _ in 0..clients {
+            streams.push(client::connect(address, "/echo").await?.0);
+        }
+        let started = Instant::now();
+        for mut stream in streams {
+            talking.spawn(async move {
+                let frame = client::text(&[b'x'; BODY_BYTES]);
+                // The server's frame is shorter by the mask.
+                let mut answer = vec![0; frame.len() - 4];
+                for _ in 0..round_trips / clients {
+                    stream.write_all(&frame).await?;
+                    stream.read_exact(&mut answer).await?;
+                }
+                anyhow::Ok(())
+            });
+        }
+        while let Some(talked) = talking.join_next().await {
+            talked??;
+        }
+        Ok(Rate::of(round_trips, started.elapsed()))
+    })
+}
+
+/// Connections a second, each closed again once its handshake is done.
+///
+/// # Errors
+///
+/// Those of the connections.
+pub fn handshakes(server: &Server, spec: &Spec, connections: u32) -> anyhow::Result<Rate> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (address, path) = (server.address, spec.subscribe_path);
+    runtime.block_on(async {
+        let started = Instant::now();
+        let mut connecting = JoinSet::new();
+        for _ in 0..connections {
+            if connecting.len() >= CONNECTING
+                && let Some(connected) = connecting.join_next().await
+            {
+                connected??;
+            }
+            connecting.spawn(async move { client::connect(address, path).await.map(drop) });
+        }
+        while let Some(connected) = connecting.join_next().await {
+            connected??;
+        }
+        Ok(Rate::of(connections, started.elapsed()))
+    })
+}
+
+/// How many idle connections fit into a MiB of the server's memory, by what `many` more than `few` take.
+///
+/// # Errors
+///
+/// Those of the connections.
+pub fn idle(server: &Server, spec: &Spec, few: u32, many: u32) -> anyhow::Result<Rate> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let some = connect_all(server, spec, few).await?;
+        tokio::time::sleep(SETTLE).await;
+        let before = server.memory()?;
+        let more = connect_all(server, spec, many).await?;
+        tokio::time::sleep(SETTLE).await;
+        let grown = server.memory()?.saturating_sub(before).max(1);
+        drop((some, more));
+        Ok(Rate::of(many, Duration::try_from_secs_f64(as_mebibytes(grown))?))
+    })
+}
+
+#[allow(clippy::cast_precision_loss, reason = "memory is far below 2^52 bytes")]
+fn as_mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }
 
 thread_local! {
