@@ -24,6 +24,8 @@ use commands::{
     bench, bridge, completions, conformance, consume, dead, declare, delete, demo, doctor, migrate, outbox, publish,
     queues, workers,
 };
+#[cfg(feature = "gateway")]
+use commands::{gateway, lua};
 use session::Session;
 
 /// How long what still blocks, such as a read of the terminal, may hold up the end.
@@ -71,6 +73,10 @@ enum Command {
     Declare(declare::Arguments),
     Queues(queues::Arguments),
     Workers(workers::Arguments),
+    #[cfg(feature = "gateway")]
+    Gateway(gateway::Arguments),
+    #[cfg(feature = "gateway")]
+    Lua(lua::Arguments),
     Delete(delete::Arguments),
     Dead(dead::Arguments),
     Bridge(bridge::Arguments),
@@ -97,6 +103,10 @@ impl Command {
             Self::Declare(arguments) => arguments.run(session).await,
             Self::Queues(arguments) => arguments.run(session).await,
             Self::Workers(arguments) => arguments.run(session).await,
+            #[cfg(feature = "gateway")]
+            Self::Gateway(arguments) => arguments.run(session).await,
+            #[cfg(feature = "gateway")]
+            Self::Lua(arguments) => arguments.run(session).await,
             Self::Delete(arguments) => arguments.run(session).await,
             Self::Dead(arguments) => arguments.run(session).await,
             Self::Bridge(arguments) => arguments.run(session).await,

@@ -116,6 +116,13 @@ pub mod sql {
     pub use estafette_sql::{Engine, ServerConfig, migrate, migrations};
 }
 
+/// Users' WebSocket and TCP connections, driven by scripts or by handlers in Rust.
+#[cfg(feature = "gateway")]
+pub mod gateway {
+    #[doc(inline)]
+    pub use estafette_gateway::*;
+}
+
 /// Worker processes of one application: supervised, and talking to each other.
 #[cfg(feature = "workers")]
 pub mod workers {

@@ -31,6 +31,7 @@ pub(crate) struct Calls {
     pub(crate) input: Function,
     pub(crate) packet: Function,
     pub(crate) encode: Function,
+    callbacks: Function,
 }
 
 pub(crate) struct Machine {
@@ -72,6 +73,7 @@ impl Machine {
                 input: get("input")?,
                 packet: get("packet")?,
                 encode: get("encode")?,
+                callbacks: get("callbacks")?,
             },
             memory_max: script.memory_max,
             collect_at: Cell::new(script.memory_max / 2),
@@ -87,7 +89,7 @@ impl Machine {
         }
         let chunk = machine.lua.load(source).set_name(format!("@{name}"));
         machine.guard(|| chunk.exec()).map_err(failed)?;
-        machine.check(&get("callbacks")?, server.protocol)?;
+        machine.check(server.protocol)?;
         let init = get("init")?;
         match machine.guard(|| init.call::<(u8, Option<String>)>(())).map_err(failed)? {
             (2, problem) => Err(failed(problem.unwrap_or_default())),
@@ -106,8 +108,16 @@ impl Machine {
         lua.load(PRELUDE).set_name("=prelude").call(host)
     }
 
-    fn check(&self, callbacks: &Function, protocol: Protocol) -> Result<(), Error> {
-        let names: Vec<String> = self.guard(|| callbacks.call(())).map_err(failed)?;
+    /// The callbacks that the script has.
+    ///
+    /// # Errors
+    /// When the state cannot say.
+    pub(crate) fn callbacks(&self) -> Result<Vec<String>, Error> {
+        self.guard(|| self.calls.callbacks.call(())).map_err(failed)
+    }
+
+    fn check(&self, protocol: Protocol) -> Result<(), Error> {
+        let names = self.callbacks()?;
         let needed: &[&str] = match protocol {
             Protocol::WebSocket => &["on_message"],
             Protocol::Socket => &["on_message", "protocol_input", "protocol_decode"],

@@ -4,6 +4,7 @@
 //! sandbox and its budgets), `prelude.lua` (what runs in it before the script), [`connection`] and [`mix`] (what a script
 //! can call), [`encoding`] (the functions without effects), [`json`] (values between Lua and JSON), [`watchdog`].
 
+pub mod check;
 mod connection;
 mod encoding;
 pub(crate) mod json;
