@@ -260,7 +260,13 @@ impl Link {
                 _ = pings.tick(), if !is_full => socket.ping().await?,
                 () = stopped(&mut self.stop), if !taking.is_stopping => {
                     taking.is_stopping = true;
-                    socket.send(vec![wire::request("queue.unpop", (), CANCEL)?]).await?;
+                    let mut requests = Vec::new();
+                    // What was acknowledged before must not come again.
+                    if let Ok(tag) = taking.acknowledged.try_recv() {
+                        requests.push(taking.acknowledgement(tag)?);
+                    }
+                    requests.push(wire::request("queue.unpop", (), CANCEL)?);
+                    socket.send(requests).await?;
                 }
                 () = self.sender.closed() => return Err(End::Stopped),
             }
