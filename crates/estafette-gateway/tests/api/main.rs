@@ -53,6 +53,8 @@ impl Stage {
     async fn with(settings: ApiSettings) -> Self {
         let gateway = Gateway::builder()
             .cores(2)
+            // Its users have nothing to say good-bye for.
+            .grace(std::time::Duration::from_millis(50))
             .listen(ServerSettings::websocket("127.0.0.1:0".parse().unwrap()))
             .on_message(|peer, message| {
                 let data = json!({"frame": {"data": String::from_utf8_lossy(message.data)}});
