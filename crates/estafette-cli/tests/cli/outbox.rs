@@ -1,5 +1,10 @@
 //! The outbox from the command line, on SQLite; the databases with servers are tested where the outbox is.
 
+use std::{
+    io::{BufRead as _, BufReader},
+    process::Stdio,
+};
+
 use estafette::{
     Envelope,
     outbox::{Outbox, Store},
@@ -59,7 +64,7 @@ fn a_running_relay_ends_when_asked() {
     place.ok(&["declare", "billing", "--subscribe", "order.*"]);
     place.ok(&["outbox", "init", "--db", &db]);
     let mut command = place.command(&["outbox", "relay", "--db", &db, "--to", &place.url]);
-    let relay = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let relay = command.stderr(Stdio::piped()).spawn().unwrap();
     write(&place, 0..2);
     let consumed = place.ok(&["consume", "billing", "--count", "2", "--json"]);
     assert_eq!(consumed.lines().count(), 2, "{consumed}");
@@ -85,6 +90,17 @@ fn dead_letters_move_to_a_table_and_back_one_by_one() {
     place.ok(&["dead", "export", "--redrive", "1", "--db", &db]);
     assert_eq!(place.queue("billing")["ready"], 1);
     place.run(&["dead", "export", "--redrive", "17", "--db", &db]).fails(1);
+
+    let every = ["dead", "export", "billing", "--every", "20ms", "--db", &db];
+    let mut command = place.command(&every);
+    let mut exporting = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut printed = BufReader::new(exporting.stdout.take().unwrap());
+    place.run(&["consume", "billing", "--exec", "exit 65", "--until-empty"]);
+    let mut line = String::new();
+    printed.read_line(&mut line).unwrap();
+    assert_eq!(line, "1 exported from billing\n");
+    signal(exporting.id(), Signal::TERM);
+    assert_eq!(end(exporting).status, 0);
 }
 
 #[test]
