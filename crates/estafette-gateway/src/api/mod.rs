@@ -22,3 +22,15 @@ pub use access::{Roles, User};
 pub use nodes::{Node, Nodes};
 pub use server::{Api, ApiHandle};
 pub use settings::ApiSettings;
+
+/// Reads bytes as a request and writes its answer: for the fuzz target alone.
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    for last in [dialect::Dialect::Short, dialect::Dialect::Long] {
+        let request = dialect::parse(text, last);
+        let outcome = request.operation.map(|_| dialect::Outcome::Done);
+        let answer = dialect::answer(request.dialect, &request.id, &outcome);
+        assert!(serde_json::from_str::<serde_json::Value>(&answer).is_ok(), "{answer}");
+    }
+}
