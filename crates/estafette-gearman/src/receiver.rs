@@ -191,7 +191,7 @@ impl GearmanReceiver {
         let (link, endpoint) = self.only_link()?;
         let count = self.count.min(room);
         let answered = ask(&self.hold, &link, endpoint, count).ok()?;
-        let came = tokio::time::timeout_at(until, answered).await.ok()?.ok()?.ok()?;
+        let Ok(Ok(Ok(came))) = tokio::time::timeout_at(until, answered).await else { return None };
         self.count = if came == count { self.count.max(came * 2) } else { came.max(COUNT_FIRST) };
         Some(came)
     }
