@@ -20,8 +20,9 @@ use crate::routes::QueueId;
 /// The time of the statement, in microseconds since 1970.
 pub(crate) const NOW: &str = "(extract(epoch FROM statement_timestamp()) * 1000000)::bigint";
 
-/// Where new messages are told of; the payload is the queue's row id.
-pub(crate) const CHANNEL: &str = "estafette";
+/// Where new messages are told of, as an expression: one for each schema, since all schemas of a database share the
+/// channels. The payload is the queue's row id.
+pub(crate) const CHANNEL: &str = "('estafette_' || md5(current_schema()::text))";
 
 pub(crate) const STEPS: [&str; 1] = [VERSION_1];
 
@@ -98,9 +99,9 @@ CREATE TABLE estafette_owner (
 );
 ";
 
-/// A statement, with [`NOW`] where it says `{now}`.
+/// A statement, with [`NOW`] and [`CHANNEL`] where it says `{now}` and `{channel}`.
 fn statement(sql: &str) -> Arc<str> {
-    sql.replace("{now}", NOW).into()
+    sql.replace("{now}", NOW).replace("{channel}", CHANNEL).into()
 }
 
 static INSERT: LazyLock<Arc<str>> = LazyLock::new(|| {
@@ -112,7 +113,7 @@ static INSERT: LazyLock<Arc<str>> = LazyLock::new(|| {
             FROM known, unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[])
                 AS m (queue, delay, partition_key, envelope)
         ),
-        told AS (SELECT pg_notify('estafette', t.queue::text) FROM known, unnest($6::bigint[]) AS t (queue))
+        told AS (SELECT pg_notify({channel}, t.queue::text) FROM known, unnest($6::bigint[]) AS t (queue))
         SELECT (SELECT count(*) FROM known), (SELECT count(*) FROM told)",
     )
 });
@@ -138,12 +139,14 @@ pub(crate) async fn insert(
     Ok(known > 0)
 }
 
+static TELL: LazyLock<Arc<str>> = LazyLock::new(|| {
+    statement("SELECT pg_notify({channel}, t.queue::text) FROM unnest($1::bigint[]) AS t (queue)")
+});
+
 /// Tells other processes of queues.
 pub(crate) async fn tell(connection: &mut PgConnection, queues: &[QueueId]) -> Result<()> {
-    let tell =
-        sqlx::query("SELECT pg_notify('estafette', t.queue::text) FROM unnest($1::bigint[]) AS t (queue)");
-    tell.bind(queues).execute(connection).await.map_err(from_server)?;
-    Ok(())
+    let tell = sqlx::query(AssertSqlSafe(Arc::clone(&TELL))).bind(queues);
+    tell.execute(connection).await.map(drop).map_err(from_server)
 }
 
 // The rows are found by where they are: no second search, and no plan to go wrong.

@@ -63,7 +63,9 @@ async fn listen(store: &ServerStore, wake: &Wake) -> Result<()> {
         .connect_lazy_with(options);
     let mut listener = sqlx::postgres::PgListener::connect_with(&pool).await.map_err(while_connecting)?;
     listener.eager_reconnect(false);
-    listener.listen(postgres::CHANNEL).await.map_err(while_connecting)?;
+    let channel = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT {}", postgres::CHANNEL)));
+    let channel: String = channel.fetch_one(&mut listener).await.map_err(while_connecting)?;
+    listener.listen(&channel).await.map_err(while_connecting)?;
     wake.all();
     let mut looked = Instant::now();
     loop {
