@@ -1,9 +1,10 @@
 //! Sending, asking, and what comes back.
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 use estafette_core::ErrorKind;
 use estafette_workers::{Counts, ListenerError, To};
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::stage::{Stage, eventually};
@@ -34,6 +35,26 @@ async fn an_outsider_sends_to_all_to_one_to_several_to_any_and_to_a_named_proces
     let outside = format!("outside-{}", std::process::id());
     assert!(notes.contains(&format!("2 {outside} one")), "{notes:?}");
     assert!(notes.contains(&format!("scheduler {outside} named")), "{notes:?}");
+}
+
+/// Counts how often it is encoded.
+#[derive(Default)]
+struct Counted(Cell<u32>);
+
+impl Serialize for Counted {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.set(self.0.get() + 1);
+        serializer.serialize_str("counted")
+    }
+}
+
+#[tokio::test]
+async fn a_message_to_all_is_encoded_once() {
+    let (stage, group) = Stage::up("chat").await;
+    let message = Counted::default();
+    assert_eq!(group.send("note", &message, To::All).await.unwrap(), 4);
+    assert_eq!(message.0.get(), 1);
+    assert!(notes(&stage, 4).await.iter().all(|note| note.ends_with(" counted")));
 }
 
 #[tokio::test]
