@@ -3,6 +3,10 @@
 //! Keys that mean nothing here are left out: a file of the reference has some for parts that this gateway does not need,
 //! such as its registry.
 
+mod limits;
+#[cfg(test)]
+mod tests;
+
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -14,13 +18,15 @@ use serde::Deserialize;
 
 use crate::{
     api::{ApiSettings, Roles, User},
+    builtin::{BuiltinSettings, Grants, Key},
     error::{Error, ErrorKind},
     gateway::{Builder, Gateway, Service},
     lua::{Abi, ScriptSettings},
     queues::QueueLimits,
-    settings::{Limits, Protocol, ServerSettings},
+    settings::{Protocol, ServerSettings},
     tls,
 };
+use limits::LimitKeys;
 
 /// What a configuration file says, checked.
 #[derive(Debug)]
@@ -44,10 +50,19 @@ pub struct Config {
 pub struct ServerConfig {
     /// Its address and limits.
     pub settings: ServerSettings,
-    /// Its script.
-    pub script: ScriptSettings,
+    /// What answers its connections.
+    pub service: ServiceConfig,
     /// Its certificate and key, PEM files.
     pub tls: Option<(PathBuf, PathBuf)>,
+}
+
+/// What answers a server's connections.
+#[derive(Debug)]
+pub enum ServiceConfig {
+    /// A script: the server has an `entry`.
+    Script(ScriptSettings),
+    /// The built-in protocol: it has none.
+    Builtin(BuiltinSettings),
 }
 
 #[derive(Deserialize)]
@@ -145,6 +160,18 @@ struct Server {
     tls: Option<Tls>,
     #[serde(default)]
     limits: LimitKeys,
+    auth: Option<Auth>,
+    #[serde(default)]
+    anonymous: Grants,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Auth {
+    secret: Option<String>,
+    public_key: Option<PathBuf>,
+    #[serde(default)]
+    required: bool,
 }
 
 #[derive(Deserialize)]
@@ -157,21 +184,6 @@ struct ServerOption {
 struct Tls {
     cert: PathBuf,
     key: PathBuf,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct LimitKeys {
-    message_max: Option<usize>,
-    queued_max: Option<usize>,
-    buffer_max: Option<usize>,
-    connections_max: Option<usize>,
-    channels_max: Option<usize>,
-    context_max: Option<usize>,
-    handshake_timeout: Option<u64>,
-    wait_timeout: Option<u64>,
-    held_messages_max: Option<usize>,
-    held_bytes_max: Option<usize>,
 }
 
 fn refused(reason: impl Into<String>) -> Error {
@@ -233,7 +245,11 @@ impl Config {
             builder = builder.cores(cores);
         }
         for server in &self.servers {
-            builder = builder.serve(server.settings.clone(), Service::script(server.script.clone()));
+            let service = match &server.service {
+                ServiceConfig::Script(script) => Service::script(script.clone()),
+                ServiceConfig::Builtin(builtin) => Service::builtin(builtin.clone()),
+            };
+            builder = builder.serve(server.settings.clone(), service);
             if let Some((certificate, key)) = &server.tls {
                 builder = builder.tls(Arc::new(tls::config(certificate, key)?));
             }
@@ -293,6 +309,10 @@ fn locate(path: &Path, directory: &Path) -> PathBuf {
 
 impl Server {
     fn check(self, luavm: &LuaVm, directory: &Path) -> Result<ServerConfig, Error> {
+        let service = match &self.entry {
+            Some(entry) => ServiceConfig::Script(self.script(locate(entry, directory), luavm)?),
+            None => ServiceConfig::Builtin(self.builtin(directory)?),
+        };
         let bind = address(self.bind.as_deref(), self.port, Ipv4Addr::UNSPECIFIED)?;
         let protocol = match self.protocol.as_str() {
             "websocket" | "ws" | "wss" => Protocol::WebSocket,
@@ -302,21 +322,6 @@ impl Server {
         if self.protocol == "wss" && self.tls.is_none() {
             return Err(refused("protocol: wss needs tls with cert and key"));
         }
-        let Some(entry) = self.entry else {
-            return Err(refused(format!("the server on port {} has no entry", self.port)));
-        };
-        let mut script = ScriptSettings::new(locate(&entry, directory));
-        script.abi = match self.abi {
-            None | Some(2) => Abi::V2,
-            Some(1) => Abi::V1,
-            Some(other) => return Err(refused(format!("abi: {other} is not known: 1 or 2"))),
-        };
-        script.reload = match self.byte_code_expires.unwrap_or(10) {
-            0 => None,
-            seconds => Some(Duration::from_secs(seconds)),
-        };
-        script.memory_max = luavm.memory_max.unwrap_or(script.memory_max);
-        script.time_max = luavm.time_max.map_or(script.time_max, Duration::from_millis);
         let mut settings = match protocol {
             Protocol::WebSocket => ServerSettings::websocket(bind),
             Protocol::Socket => ServerSettings::socket(bind),
@@ -330,69 +335,45 @@ impl Server {
         settings.limits.read_time = seconds(self.read_timeout, settings.limits.read_time);
         settings.limits.write_time = seconds(self.write_timeout, settings.limits.write_time);
         let tls = self.tls.map(|tls| (locate(&tls.cert, directory), locate(&tls.key, directory)));
-        Ok(ServerConfig { settings, script, tls })
-    }
-}
-
-impl LimitKeys {
-    fn apply(&self, limits: &mut Limits) {
-        let set = |limit: &mut usize, key: Option<usize>| *limit = key.unwrap_or(*limit);
-        set(&mut limits.message.message_max, self.message_max);
-        set(&mut limits.queued_max, self.queued_max);
-        set(&mut limits.buffer_max, self.buffer_max);
-        set(&mut limits.connections_max, self.connections_max);
-        set(&mut limits.channels_max, self.channels_max);
-        set(&mut limits.context_max, self.context_max);
-        set(&mut limits.held_messages_max, self.held_messages_max);
-        set(&mut limits.held_bytes_max, self.held_bytes_max);
-        let set = |limit: &mut Duration, key: Option<u64>| *limit = key.map_or(*limit, Duration::from_secs);
-        set(&mut limits.handshake_time, self.handshake_timeout);
-        set(&mut limits.wait_time, self.wait_timeout);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The reference's file, as it is published.
-    const REFERENCE: &str = r#"
-engine:
-  servers:
-    - { port: 6790, bind: 0.0.0.0, protocol: websocket, options: [{name: path, value: /chat}], entry: lua/entry.websocket.lua,
-        byteCodeExpires: 10, readBufferSize: 1024, writeBufferSize: 1024, readTimeout: 60, writeTimeout: 10 }
-  luavm: { queue: {topicSize: 2000, maxTopics: 100}, redis: [{name: default, addr: "localhost:6379", password: "", db: 0}] }
-  apiServer: { port: 6789, bind: 127.0.0.1 }
-center: { apiServer: { port: 6787, bind: 0.0.0.0 } }
-access: { users: [] }
-logging: { filename: logs/connmix.log, level: debug, maxFiles: 7 }
-"#;
-
-    #[test]
-    fn the_reference_s_file_is_a_configuration() {
-        let config = Config::parse(REFERENCE, Path::new("conf")).unwrap();
-        let server = &config.servers[0];
-        assert_eq!(server.settings.bind, "0.0.0.0:6790".parse().unwrap());
-        assert_eq!(server.settings.path.as_deref(), Some("/chat"));
-        assert_eq!(server.script.entry, Path::new("lua/entry.websocket.lua"));
-        assert_eq!(server.script.reload, Some(Duration::from_secs(10)));
-        assert_eq!(server.settings.limits.read_time, Duration::from_secs(60));
-        assert_eq!(config.queues.messages_max, 2_000);
-        assert_eq!(config.api.discovery, "0.0.0.0:6787".parse().ok());
-        assert_eq!(config.api.management, "127.0.0.1:6789".parse().ok());
+        Ok(ServerConfig { settings, service, tls })
     }
 
-    #[test]
-    fn what_cannot_be_meant_is_refused() {
-        let refused = |text: &str| Config::parse(text, Path::new(".")).is_err();
-        let server = |keys: &str| format!("engine: {{ servers: [{{ port: 1, entry: a.lua, {keys} }}] }}");
-        assert!(!refused(&server("protocol: socket, abi: 1, limits: { messageMax: 5 }")));
-        assert!(refused(&server("protocol: udp")));
-        assert!(refused(&server("protocol: wss")));
-        assert!(refused(&server("protocol: socket, abi: 3")));
-        assert!(refused(&server("protocol: socket, bind: nowhere")));
-        assert!(refused(&server("protocol: socket, limits: { unknown: 1 }")));
-        assert!(refused("engine: ["));
-        assert!(refused("servers: []"));
+    fn script(&self, entry: PathBuf, luavm: &LuaVm) -> Result<ScriptSettings, Error> {
+        let mut script = ScriptSettings::new(entry);
+        script.abi = match self.abi {
+            None | Some(2) => Abi::V2,
+            Some(1) => Abi::V1,
+            Some(other) => return Err(refused(format!("abi: {other} is not known: 1 or 2"))),
+        };
+        script.reload = match self.byte_code_expires.unwrap_or(10) {
+            0 => None,
+            seconds => Some(Duration::from_secs(seconds)),
+        };
+        script.memory_max = luavm.memory_max.unwrap_or(script.memory_max);
+        script.time_max = luavm.time_max.map_or(script.time_max, Duration::from_millis);
+        Ok(script)
+    }
+
+    fn builtin(&self, directory: &Path) -> Result<BuiltinSettings, Error> {
+        if matches!(self.protocol.as_str(), "socket" | "tcp") {
+            return Err(refused(format!(
+                "the server on port {} needs an entry: its protocol is a script",
+                self.port
+            )));
+        }
+        let key = match &self.auth {
+            None => None,
+            Some(Auth { secret: Some(secret), public_key: None, .. }) => Some(Key::secret(secret)),
+            Some(Auth { secret: None, public_key: Some(file), .. }) => {
+                let pem = std::fs::read(locate(file, directory)).map_err(|error| {
+                    Error::with(ErrorKind::Config(format!("{} cannot be read", file.display())), error)
+                })?;
+                Some(Key::public(&pem))
+            }
+            Some(_) => return Err(refused("auth needs either a secret or a publicKey")),
+        };
+        let key = key.transpose().map_err(|reason| refused(format!("auth: {reason}")))?;
+        let required = self.auth.as_ref().is_some_and(|auth| auth.required);
+        Ok(BuiltinSettings { key, anonymous: self.anonymous.clone(), required })
     }
 }

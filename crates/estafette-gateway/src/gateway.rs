@@ -15,6 +15,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
+    builtin::{Builtin, BuiltinSettings},
     core::{
         self, Core, Server,
         application::Application,
@@ -53,6 +54,12 @@ impl Service {
     #[must_use]
     pub fn script(script: ScriptSettings) -> Self {
         Self::new(move |settings| Ok(Rc::new(Script::new(script.clone(), Arc::clone(settings))?)))
+    }
+
+    /// The built-in protocol.
+    #[must_use]
+    pub fn builtin(builtin: BuiltinSettings) -> Self {
+        Self::new(move |_settings| Ok(Rc::new(Builtin::new(builtin.clone()))))
     }
 
     /// Handlers in Rust.

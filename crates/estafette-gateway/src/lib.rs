@@ -5,6 +5,7 @@
 //! [`lua`] (answering in scripts), [`websocket`] (the protocol, without I/O).
 
 pub mod api;
+pub mod builtin;
 pub mod config;
 mod core;
 pub mod error;

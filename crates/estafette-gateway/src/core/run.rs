@@ -215,7 +215,7 @@ fn look(core: &Core, connection: &Rc<Connection>, now: u32) {
                 // It is not read now, so that nothing is heard says nothing.
                 connection.heard.set(now);
             } else if is_over(now, heard, limits.read_time) {
-                core.close(connection, CloseReason::Idle, CloseCode::POLICY, "nothing was heard");
+                core.close(connection, CloseReason::Idle, CloseCode::SILENT, "nothing was heard");
             } else if is_over(now, heard, limits.read_time / 2)
                 && connection.server.settings.protocol == Protocol::WebSocket
                 && !connection.is_pinged.replace(true)

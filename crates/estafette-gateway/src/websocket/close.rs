@@ -23,6 +23,10 @@ impl CloseCode {
     pub const INTERNAL: Self = Self(1011);
     /// The server restarts: connect again.
     pub const RESTART: Self = Self(1012);
+    /// Nothing was heard from the peer: connect again. Ours.
+    pub const SILENT: Self = Self(4408);
+    /// The token has expired: connect again with a new one. Ours.
+    pub const EXPIRED: Self = Self(4401);
     /// The server has too much to do: connect again later.
     pub const TRY_LATER: Self = Self(1013);
 
