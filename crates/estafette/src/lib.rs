@@ -40,6 +40,8 @@
 //! [`estafette_consumer`] (the loop), and adds the bus and the list of drivers. It knows no more than that.
 
 mod bus;
+#[cfg(feature = "gateway-client")]
+mod channels;
 #[cfg(feature = "config")]
 mod config;
 mod drivers;
@@ -87,6 +89,14 @@ pub mod memory {
 pub mod file {
     #[doc(inline)]
     pub use estafette_file::{FileConfig, FileTransport};
+}
+
+/// The client of the gateway, and messages addressed to the channels of its connections.
+#[cfg(feature = "gateway-client")]
+pub mod gateway_client {
+    pub use crate::channels::{CHANNEL_HEADER, CHANNELS};
+    #[doc(inline)]
+    pub use estafette_client::*;
 }
 
 /// The Gearman transport.
