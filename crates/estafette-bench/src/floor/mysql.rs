@@ -1,5 +1,7 @@
 //! MySQL or MariaDB by hand: one connection, prepared statements, a table of bodies. A message is consumed in one transaction
-//! that selects with `FOR UPDATE SKIP LOCKED` and deletes: no lease, no attempts, and a flush for each batch.
+//! that selects with `FOR UPDATE SKIP LOCKED` and deletes: no lease, no attempts, and a flush for each batch. The other loop
+//! takes a lease first, which is a transaction and a flush of its own: else the consumer would hold a transaction open while
+//! it works.
 
 use std::time::Instant;
 
@@ -40,7 +42,8 @@ pub async fn clear() -> anyhow::Result<()> {
 async fn open() -> anyhow::Result<MySqlConnection> {
     clear().await?;
     let mut connection = MySqlConnection::connect(&url(DATABASE)?).await?;
-    let sql = "CREATE TABLE floor (id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, body LONGBLOB NOT NULL);
+    let sql = "CREATE TABLE floor (id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, body LONGBLOB NOT NULL,
+            due BIGINT NOT NULL DEFAULT 0, KEY (due, id));
         SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
     sqlx::raw_sql(sql).execute(&mut connection).await?;
     Ok(connection)
@@ -75,32 +78,56 @@ pub async fn publish(count: u32, batch: u32) -> anyhow::Result<Rate> {
     Ok(rate)
 }
 
-/// Takes and deletes `count` bodies that were there before, `batch` in each transaction.
+/// Whether a consumer holds what it works on by a lease, or by an open transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// One transaction from taking to deleting.
+    Transaction,
+    /// A row is not taken by others before its lease has ended.
+    Lease,
+}
+
+/// Takes and deletes `count` bodies that were there before, `batch` at a time.
 ///
 /// # Errors
 ///
 /// Those of the database, or when a body is missing.
-pub async fn consume(count: u32, batch: u32) -> anyhow::Result<Rate> {
+pub async fn consume(count: u32, batch: u32, hold: Hold) -> anyhow::Result<Rate> {
     let mut connection = open().await?;
     insert(&mut connection, count, 100).await?;
     let mut left = count;
     let started = Instant::now();
     while left > 0 {
         let mut transaction = connection.begin().await?;
-        let select = "SELECT id, body FROM floor ORDER BY id LIMIT ? FOR UPDATE SKIP LOCKED";
+        let select =
+            "SELECT id, body FROM floor WHERE due <= 1000 ORDER BY due, id LIMIT ? FOR UPDATE SKIP LOCKED";
         let rows = sqlx::query(select).bind(batch).fetch_all(&mut *transaction).await?;
         ensure!(!rows.is_empty(), "{left} of {count} messages are missing");
-        let marks = vec!["?"; rows.len()].join(", ");
-        let mut delete = sqlx::query(AssertSqlSafe(format!("DELETE FROM floor WHERE id IN ({marks})")));
+        let mut ids: Vec<i64> = Vec::with_capacity(rows.len());
         for row in &rows {
-            delete = delete.bind(row.try_get::<i64, _>(0)?);
+            ids.push(row.try_get(0)?);
             std::hint::black_box(row.try_get::<&[u8], _>(1)?);
         }
-        left -= u32::try_from(rows.len())?;
-        delete.execute(&mut *transaction).await?;
+        left -= u32::try_from(ids.len())?;
+        if hold == Hold::Lease {
+            of_ids("UPDATE floor SET due = 2000 WHERE id IN", &ids, &mut transaction).await?;
+            transaction.commit().await?;
+            transaction = connection.begin().await?;
+        }
+        of_ids("DELETE FROM floor WHERE id IN", &ids, &mut transaction).await?;
         transaction.commit().await?;
     }
     let rate = Rate::of(count, started.elapsed());
     connection.close().await?;
     Ok(rate)
+}
+
+async fn of_ids(statement: &str, ids: &[i64], connection: &mut MySqlConnection) -> anyhow::Result<()> {
+    let marks = vec!["?"; ids.len()].join(", ");
+    let mut query = sqlx::query(AssertSqlSafe(format!("{statement} ({marks})")));
+    for id in ids {
+        query = query.bind(id);
+    }
+    query.execute(connection).await?;
+    Ok(())
 }
