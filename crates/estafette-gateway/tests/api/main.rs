@@ -1,6 +1,7 @@
 //! The management API of a running gateway, as backends see it.
 //!
-//! Reading order: `peer` (a client that does what a test says), `requests`, `consuming`, `http`, `access`.
+//! Reading order: `peer` (a client that does what a test says), `requests`, `consuming`, `http`, `access`,
+//! `processes_php` (the published clients).
 
 #![allow(
     clippy::expect_used,
@@ -14,6 +15,7 @@ mod access;
 mod consuming;
 mod http;
 mod peer;
+mod processes_php;
 mod requests;
 
 use std::net::SocketAddr;
