@@ -10,4 +10,5 @@
 mod common;
 mod crash;
 mod past;
+mod tables;
 mod waiting;

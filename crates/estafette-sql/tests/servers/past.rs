@@ -48,7 +48,7 @@ async fn stays_fast(place: Place) {
     pass(&transport, past()).await;
     let old = passing(&transport).await;
     println!("10 batches of {BATCH}: {new:?} when new, {old:?} after {} messages", past());
-    assert!(old < new * 3 + Duration::from_millis(20), "{old:?} after a long past, {new:?} when new");
+    assert!(old < new * 4 + Duration::from_millis(100), "{old:?} after a long past, {new:?} when new");
     transport.close().await.unwrap();
     place.clear().await;
 }
