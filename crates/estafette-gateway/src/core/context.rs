@@ -79,6 +79,10 @@ impl Core {
             }
             self.deliver(connection, kind, &data);
         }
+        if !connection.is_websocket() && connection.is_open() && !connection.is_held() {
+            // What came meanwhile stands in the buffer, not cut into packets yet.
+            application.on_bytes(self, connection);
+        }
         connection.wake();
     }
 

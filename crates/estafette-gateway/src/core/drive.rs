@@ -67,8 +67,10 @@ fn turn(core: &Core, connection: &Rc<Connection>, reader: &mut Reader, cx: &mut 
     core.flush_one(connection);
     if !reader.leftover.is_empty() && connection.phase.get() != Phase::Aborted {
         let mut bytes = std::mem::take(&mut reader.leftover);
-        let taken = take(core, connection, reader, &mut bytes);
-        keep(reader, &bytes, taken);
+        match take(core, connection, reader, &mut bytes) {
+            0 => reader.leftover = bytes,
+            taken => keep(reader, &bytes, taken),
+        }
     }
     for _ in 0..READS_MAX {
         match connection.phase.get() {

@@ -278,7 +278,7 @@ const LINES: &str = r#"
     function on_message(data, conn)
         conn:set_context_value("uid", 7)
         conn:subscribe("lines")
-        if data == "auth" then conn:wait_context_value("never") end
+        if data == "auth" then mix.queue.push("login", {}) conn:wait_context_value("never") end
         conn:send("got " .. data .. "\n")
         mix.mesh.send(conn:client_id(), "encoded")
     end
@@ -303,6 +303,19 @@ async fn a_raw_socket_speaks_the_script_s_protocol() {
     .await;
     let message = closed.next().await.message.data.get().to_owned();
     assert_eq!(message, r#"{"err":"lost","uid":7}"#);
+    // What comes while a callback waits is cut into packets afterwards.
+    let mut logins = hub.queues().register(&["login".into()]).unwrap();
+    let waiting = tokio::task::spawn_blocking(move || {
+        let mut stream = dial(address);
+        stream.write_all(b"auth\nnext\n").unwrap();
+        let wanted = "welcome\ngot auth\nencoded\ngot next\nencoded\n";
+        let mut got = vec![0; wanted.len()];
+        stream.read_exact(&mut got).unwrap();
+        assert_eq!(String::from_utf8(got).unwrap(), wanted);
+    });
+    let id = logins.next().await.message.client_id.unwrap();
+    hub.call(id, Call::SetContextValue("never".into(), json!(false))).await.unwrap();
+    waiting.await.unwrap();
 }
 
 #[tokio::test]
