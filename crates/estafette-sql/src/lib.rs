@@ -1,20 +1,21 @@
-//! The SQL transport: messages in a database. For now `sqlite:PATH`, with SQLite compiled in.
+//! The SQL transport: messages in a database. `sqlite:PATH`, with SQLite compiled in, `postgres://…` and `mysql://…`, each a
+//! cargo feature.
 //!
-//! | our word | in SQLite |
-//! |---|---|
-//! | message | part of a row of `estafette_block`, which holds the envelopes that were published together |
-//! | queue, subscription | rows of `estafette_queue` and `estafette_subscription`; patterns are matched here, not in SQL |
-//! | delivery, lease | part of a row of `estafette_entry`, which stands for a run of messages and is sorted by when they are due; a lease is an entry due at its end |
-//! | ticket | the block and the line; the end of the lease is the fence |
-//! | dead letter | a row of `estafette_dead` |
-//! | batch | a transaction; whatever waits at the same moment shares one, and its flush |
-//! | wake-up | inside the process directly; across processes the kernel's word that the log was written |
+//! | our word | in SQLite | on a server |
+//! |---|---|---|
+//! | message | part of a row of `estafette_block`, which holds the envelopes that were published together | a row of `estafette_message` for each queue that takes it |
+//! | queue, subscription | rows of `estafette_queue` and `estafette_subscription`; patterns are matched here, not in SQL | the same |
+//! | delivery, lease | part of a row of `estafette_entry`, which stands for a run of messages and is sorted by when they are due; a lease is an entry due at its end | the message's row, due at the lease's end; taken with `SKIP LOCKED` |
+//! | ticket | the block and the line; the end of the lease is the fence | the row's id; the end of the lease is the fence |
+//! | dead letter | a row of `estafette_dead` | the same |
+//! | batch | a transaction; whatever waits at the same moment shares one, and its flush | a statement; publishers that wait at the same moment share one |
+//! | wake-up | inside the process directly; across processes the kernel's word that the log was written | inside the process directly; across processes `NOTIFY` on PostgreSQL, asking on MySQL |
+//! | clock | the machine's | the server's |
 //!
-//! Any number of processes of one machine may use the file at once. It must not be on a network file system. Leases and delays
-//! go by the machine's clock. Tried with SQLite 3.51 as sqlx 0.9 bundles it.
+//! Any number of processes of one machine may use SQLite's file at once; it must not be on a network file system. Tried with
+//! SQLite 3.51 as sqlx 0.9 bundles it, PostgreSQL 15 and MariaDB 10.11.
 //!
-//! Reading order: `config`, `publisher`, `receiver`, `admin`, then `sqlite`, the store itself. Another engine is another
-//! store beside it.
+//! Reading order: `config`, `publisher`, `receiver`, `admin`, `store` (what is asked of an engine), then `sqlite` or `server`.
 
 #[cfg(not(any(feature = "sqlite", feature = "postgres", feature = "mysql")))]
 compile_error!("estafette-sql needs an engine: enable its feature `sqlite`, `postgres` or `mysql`");
