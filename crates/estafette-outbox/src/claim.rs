@@ -1,7 +1,8 @@
 //! What a relay does with rows: claims them, marks them sent, gives them back.
 //!
 //! A claim is a number of its own and an end of its time, so no transaction is open while the transport works. A row is
-//! claimable when it waits, is due, nobody holds it, and no earlier row of its lane is failed, held or not yet due.
+//! claimable when it waits, is due, nobody holds it, and the first row of its lane is not failed, held or to be tried later.
+//! One look at that row is enough: a lane goes out from its front. Asked with NOT EXISTS, PostgreSQL reads the whole table.
 //! Between that check and the lock another relay may have taken the row before; `Claimed::previous` tells, and such a row is
 //! given back.
 
@@ -22,8 +23,8 @@ macro_rules! claimable {
             "SELECT ",
             $columns,
             " FROM estafette_outbox o WHERE o.status = 'waiting' AND o.due_at <= {now} AND o.claimed_until <= {now} ",
-            "AND NOT EXISTS (SELECT 1 FROM estafette_outbox b WHERE b.lane = o.lane AND b.seq < o.seq ",
-            "AND (b.status = 'failed' OR b.due_at > {now} OR b.claimed_until > {now})) ",
+            "AND COALESCE((SELECT CASE WHEN h.status = 'failed' OR h.due_at > {now} OR h.claimed_until > {now} THEN 1 ",
+            "ELSE 0 END FROM estafette_outbox h WHERE h.lane = o.lane AND h.seq < o.seq ORDER BY h.seq LIMIT 1), 0) = 0 ",
             "ORDER BY o.seq LIMIT ?"
         )
     };
@@ -44,8 +45,9 @@ const CLAIM_POSTGRES: &str = concat!(
 const CLAIM_SQLITE: &str = concat!(
     "UPDATE estafette_outbox AS t SET claim = ?2, claimed_until = {now} + ?3 WHERE t.seq IN (",
     "SELECT o.seq FROM estafette_outbox o WHERE o.status = 'waiting' AND o.due_at <= {now} AND o.claimed_until <= {now} ",
-    "AND NOT EXISTS (SELECT 1 FROM estafette_outbox b WHERE b.lane = o.lane AND b.seq < o.seq ",
-    "AND (b.status = 'failed' OR b.due_at > {now} OR b.claimed_until > {now})) ORDER BY o.seq LIMIT ?1) ",
+    "AND COALESCE((SELECT CASE WHEN h.status = 'failed' OR h.due_at > {now} OR h.claimed_until > {now} THEN 1 ",
+    "ELSE 0 END FROM estafette_outbox h WHERE h.lane = o.lane AND h.seq < o.seq ORDER BY h.seq LIMIT 1), 0) = 0 ",
+    "ORDER BY o.seq LIMIT ?1) ",
     "RETURNING seq, lane, (SELECT max(p.seq) FROM estafette_outbox p WHERE p.lane = estafette_outbox.lane ",
     "AND p.seq < estafette_outbox.seq), attempts, created_at, queue, exchange, attributes, payload"
 );
