@@ -92,7 +92,7 @@ async fn a_consumer_that_does_not_read_leaves_the_messages_in_the_queue() {
     backend.ask(CONSUME).await;
     push_many(&stage);
     // It takes some, and then no more.
-    stage.until(|stage| stage.depth("foo").0 < 1_450).await;
+    stage.until(|stage| stage.depth("foo").0 < 1_490).await;
     let mut waiting = 0;
     stage
         .until(|stage| {
@@ -113,7 +113,7 @@ async fn what_a_dead_consumer_did_not_take_goes_to_another() {
     let mut backend = stage.backend().await;
     backend.ask(CONSUME_WITH_ACK).await;
     push_many(&stage);
-    stage.until(|stage| stage.depth("foo").0 < 1_450).await;
+    stage.until(|stage| stage.depth("foo").0 < 1_490).await;
     drop(backend);
     let mut other = stage.backend().await;
     other.ask(CONSUME).await;
