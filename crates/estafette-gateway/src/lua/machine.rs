@@ -5,7 +5,8 @@ use std::{
     fs,
     path::{Component, Path, PathBuf},
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use mlua::{Function, Lua, LuaOptions, LuaString, MultiValue, StdLib, Table, Value};
@@ -17,6 +18,9 @@ use crate::{
 };
 
 const PRELUDE: &str = include_str!("prelude.lua");
+
+/// How long a loop would run that cannot be stopped, about.
+const TRIAL: Duration = Duration::from_secs(1);
 
 /// The largest file that `require` reads.
 const MODULE_MAX: u64 = 4 << 20;
@@ -57,9 +61,7 @@ impl Machine {
     pub(crate) fn new(script: &ScriptSettings, server: &Arc<ServerSettings>) -> Result<Self, Error> {
         let source = fs::read_to_string(&script.entry)
             .map_err(|error| failed(format!("{}: {error}", script.entry.display())))?;
-        let libraries =
-            StdLib::TABLE | StdLib::STRING | StdLib::MATH | StdLib::BIT | StdLib::PACKAGE | StdLib::OS;
-        let lua = Lua::new_with(libraries, LuaOptions::default()).map_err(failed)?;
+        let lua = new_state().map_err(failed)?;
         let calls = Self::prepare(&lua, script, server).map_err(failed)?;
         let watchdog = Watchdog::new(&lua, script.time_max).map_err(failed)?;
         let get = |name: &str| calls.get::<Function>(name).map_err(failed);
@@ -99,6 +101,7 @@ impl Machine {
 
     fn prepare(lua: &Lua, script: &ScriptSettings, server: &Arc<ServerSettings>) -> mlua::Result<Table> {
         let host = lua.create_table()?;
+        host.set("is_stoppable", is_stoppable())?;
         host.set("abi", if script.abi == Abi::V1 { 1 } else { 2 })?;
         let directory = script.entry.parent().map_or_else(PathBuf::new, Path::to_path_buf);
         host.set("module", lua.create_function(move |lua, name: LuaString| module(lua, &directory, &name))?)?;
@@ -154,6 +157,39 @@ impl Machine {
     }
 }
 
+/// A state with the libraries that the prelude then makes safe. Without `JIT` nothing would be compiled.
+fn new_state() -> mlua::Result<Lua> {
+    let libraries = StdLib::TABLE
+        | StdLib::STRING
+        | StdLib::MATH
+        | StdLib::BIT
+        | StdLib::PACKAGE
+        | StdLib::OS
+        | StdLib::JIT;
+    Lua::new_with(libraries, LuaOptions::default())
+}
+
+/// Whether this build of LuaJIT can be stopped in a compiled loop, tried out once: one that was built without what
+/// `.cargo/config.toml` asks for cannot, and goes without the compiler.
+fn is_stoppable() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        let stopped = new_state().and_then(|lua| {
+            let watchdog = Watchdog::new(&lua, TRIAL / 20).map_err(mlua::Error::external)?;
+            // Ends by itself after a second or two, should nothing stop it.
+            let trial = lua.load("local n = 0; for i = 1, 2e9 do n = n + i end");
+            Ok(watchdog.guard(|| trial.exec().is_err()))
+        });
+        let stopped = stopped.unwrap_or(false);
+        if !stopped {
+            tracing::warn!(
+                "this build of LuaJIT cannot be stopped in a compiled loop: scripts are not compiled"
+            );
+        }
+        stopped
+    })
+}
+
 /// The source and the name of a module: `a.b` or `a/b` beside the script, with `.lua` added; nil and a reason if there
 /// is none. Names that lead out of the directory are refused.
 fn module(lua: &Lua, directory: &Path, name: &LuaString) -> mlua::Result<(Value, String)> {
@@ -202,3 +238,11 @@ pub(crate) fn nil_and(lua: &Lua, reason: impl std::fmt::Display) -> mlua::Result
 }
 
 pub(crate) type Shared = Rc<Machine>;
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn this_build_stops_compiled_loops() {
+        assert!(super::is_stoppable());
+    }
+}

@@ -23,7 +23,19 @@ local current, active
 dofile, loadfile, newproxy, module = nil, nil, nil, nil
 string.dump = nil
 os = { time = os.time, clock = os.clock, date = os.date, difftime = os.difftime }
-package.loadlib, package.cpath = nil, ""
+package.loadlib, package.searchpath, package.loaders, package.cpath = nil, nil, nil, ""
+if not host.is_stoppable then
+    jit.off()
+    jit.flush()
+end
+-- What was taken away must not come back by `require`.
+jit = nil
+for name in pairs(package.loaded) do
+    if string.sub(name, 1, 3) == "jit" then
+        package.loaded[name] = nil
+    end
+end
+package.loaded.os = os
 local collect = collectgarbage
 function collectgarbage(what)
     return collect(what == "count" and "count" or "step")

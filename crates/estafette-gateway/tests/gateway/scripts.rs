@@ -122,6 +122,9 @@ async fn a_script_cannot_leave_its_sandbox() {
         (r#"return pcall(require, "/etc/passwd")"#, "true|false|module"),
         (r#"return pcall(require, "ffi")"#, "true|false|module 'ffi' is not there"),
         (r#"return getmetatable(mix.websocket())"#, "true|false|"),
+        (r#"return require("os").exit, package.loaders, package.searchpath"#, "true|nil|nil|nil"),
+        (r#"return pcall(require, "jit")"#, "true|false|module 'jit' is not there"),
+        (r#"return pcall(require, "jit.util")"#, "true|false|module 'jit.util' is not there"),
         (r#"getmetatable("").__index = nil return 1"#, "true|1|"),
     ])
     .await;
