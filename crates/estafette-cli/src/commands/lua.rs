@@ -10,6 +10,9 @@ use crate::{output, session::Session};
 
 /// Looks after scripts of the gateway
 #[derive(clap::Args)]
+#[command(after_help = "\
+EXAMPLES
+  estafette lua check lua/entry.lua")]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     verb: Verb,

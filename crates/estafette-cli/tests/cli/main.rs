@@ -24,6 +24,8 @@ mod mistakes;
 mod outbox;
 mod processes;
 mod processes_bridge;
+#[cfg(feature = "gateway")]
+mod processes_gateway;
 mod processes_workers;
 mod publish;
 mod queues;
