@@ -91,6 +91,7 @@ async fn listen(store: &ServerStore, wake: &Wake) -> Result<()> {
 /// Looks for what is due, more rarely the longer there is nothing, and not at all while nobody waits.
 async fn poll(store: &ServerStore, wake: &Wake) {
     let mut pause = POLL_MIN;
+    let mut before = Vec::new();
     loop {
         while !wake.is_awaited() {
             wake.changed.notified().await;
@@ -101,10 +102,12 @@ async fn poll(store: &ServerStore, wake: &Wake) {
         store.forget_others(&queues);
         let due = if queues.is_empty() { Ok(Vec::new()) } else { store.with_something_due(&queues).await };
         match due {
-            Ok(due) if due.is_empty() => pause = (pause * 2).min(POLL_MAX),
             Ok(due) => {
                 wake.arrived(&due);
-                pause = POLL_MIN;
+                // What is still due was not taken: it waits for another message of its key.
+                let is_news = due.iter().any(|queue| !before.contains(queue));
+                pause = if is_news { POLL_MIN } else { (pause * 2).min(POLL_MAX) };
+                before = due;
             }
             Err(error) => {
                 tracing::warn!(error = error.report(), "looking for new messages failed; trying again");
