@@ -14,3 +14,4 @@ mod differential;
 mod queues;
 mod scripts;
 mod server;
+mod tls;
