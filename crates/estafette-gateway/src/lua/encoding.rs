@@ -2,10 +2,10 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use md5::Md5;
-use mlua::{IntoLuaMulti, Lua, LuaString, MultiValue, Table, Value};
+use mlua::{IntoLuaMulti, Lua, LuaString, MultiValue, Table, Value, Variadic};
 use sha1::{Digest as _, Sha1};
 
-use super::{json, machine::nil_and};
+use super::{json, machine::nil_and, pack};
 use crate::websocket::handshake::percent_decode;
 
 pub(crate) fn register(lua: &Lua, mix: &Table) -> mlua::Result<()> {
@@ -17,11 +17,29 @@ pub(crate) fn register(lua: &Lua, mix: &Table) -> mlua::Result<()> {
     )?;
     mix.set("base64_decode", lua.create_function(|lua, text: LuaString| base64_decode(lua, &text))?)?;
     register_digests(lua, mix)?;
+    let pack = |lua: &Lua, (format, values): (LuaString, Variadic<Value>)| php_pack(lua, &format, &values);
+    mix.set("php_pack", lua.create_function(pack)?)?;
+    let unpack = |lua: &Lua, (format, data): (LuaString, LuaString)| php_unpack(lua, &format, &data);
+    mix.set("php_unpack", lua.create_function(unpack)?)?;
     mix.set("str_split", lua.create_function(str_split)?)?;
     mix.set("parse_str", lua.create_function(|lua, text: String| parse_str(lua, &text))?)?;
     mix.set("parse_url", lua.create_function(|lua, text: String| parse_url(lua, &text))?)?;
     mix.set("url_parse", lua.create_function(|lua, text: String| parse_url(lua, &text))?)?;
     mix.set("bytes_tostring", lua.create_function(|lua, bytes: Vec<u8>| lua.create_string(bytes))?)
+}
+
+fn php_pack(lua: &Lua, format: &LuaString, values: &[Value]) -> mlua::Result<MultiValue> {
+    match pack::pack(&pack::bytes(format), values) {
+        Ok(bytes) => lua.create_string(bytes)?.into_lua_multi(lua),
+        Err(reason) => nil_and(lua, reason),
+    }
+}
+
+fn php_unpack(lua: &Lua, format: &LuaString, data: &LuaString) -> mlua::Result<MultiValue> {
+    match pack::unpack(lua, &pack::bytes(format), &pack::bytes(data))? {
+        Ok(values) => values.into_lua_multi(lua),
+        Err(reason) => nil_and(lua, reason),
+    }
 }
 
 fn json_encode(lua: &Lua, value: &Value) -> mlua::Result<MultiValue> {

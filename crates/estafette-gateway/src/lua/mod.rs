@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`script`] (a server's application: which callback when, reloading), [`machine`] (one Lua state: its
 //! sandbox and its budgets), `prelude.lua` (what runs in it before the script), [`connection`] and [`mix`] (what a script
-//! can call), [`encoding`] (the functions without effects), [`json`] (values between Lua and JSON), [`watchdog`].
+//! can call), [`encoding`] and [`pack`] (the functions without effects), [`json`] (values between Lua and JSON), [`watchdog`].
 
 pub mod check;
 mod connection;
@@ -10,6 +10,7 @@ mod encoding;
 pub(crate) mod json;
 pub(crate) mod machine;
 mod mix;
+mod pack;
 pub(crate) mod script;
 mod watchdog;
 

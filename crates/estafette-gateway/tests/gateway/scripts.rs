@@ -35,7 +35,7 @@ fn script(source: &str) -> (TempDir, ScriptSettings) {
 async fn websocket(settings: ScriptSettings) -> Gateway {
     let mut server = ServerSettings::websocket(SocketAddr::from(LOCAL));
     server.options = vec![("greeting".into(), "hello".into())];
-    server.limits.wait_time = Duration::from_secs(2);
+    server.limits.wait_time = Duration::from_secs(5);
     Gateway::builder().cores(1).serve(server, Service::script(settings)).start().await.unwrap()
 }
 
@@ -96,6 +96,11 @@ async fn the_functions_of_mix_do_what_they_say() {
         (r#"return mix.parse_str("a=1&b=x%20y").b"#, "true|x y|"),
         (r#"local u = mix.parse_url("http://u:p@h:80/p?q=1#f") return u.host, u.port, u.query"#, "true|h|80|q=1"),
         (r#"return mix.bytes_tostring({ 104, 105 })"#, "true|hi|"),
+        (r#"return mix.php_unpack("H*", mix.php_pack("Nna3H4", 258, -1, "x", "4142"))["1"]"#, "true|00000102ffff7800004142|"),
+        (r#"return #mix.php_pack("C*", 1, 2, 3), mix.php_pack("N")"#, "true|3|nil|there are fewer"),
+        (r#"local t = mix.php_unpack("Nlen/nport/a2name", "\0\0\1\2\0\80hi") return t.len, t.port, t.name"#, "true|258|80|hi"),
+        (r#"local t = mix.php_unpack("c2n", "\255\1") return t.n1, t.n2, mix.php_unpack("N", "x")"#, "true|-1|1|nil"),
+        (r#"return mix.php_unpack("H*", "AB")["1"], mix.php_pack("Z", 1), mix.php_pack("a99999999999", "")"#, "true|4142|nil|nil"),
         (r#"return mix.server.option("greeting"), mix.server.option("none")"#, "true|hello|nil"),
         (r#"return mix.queue.push("q", { a = 1 })"#, "true|1|nil"),
         (r#"return mix.queue.push("q", "text")"#, "true|nil|the text is not JSON"),
@@ -232,12 +237,16 @@ async fn a_login_waits_for_the_backend_and_holds_what_follows() {
 async fn a_changed_script_takes_over_and_a_broken_one_does_not() {
     let version = |n: u32| {
         format!(
-            "function on_message(m) local c = mix.websocket() local v = c:wait_context_value('go') c:send('{n} ' .. tostring(v)) end"
+            "function on_message(m) mix.queue.push('held', {{}}) local c = mix.websocket() \
+             local v = c:wait_context_value('go') c:send('{n} ' .. tostring(v)) end"
         )
     };
     let (directory, settings) = script(&version(1));
     let entry = directory.path().join("entry.lua");
-    let gateway = websocket(settings).await;
+    let mut server = ServerSettings::websocket(SocketAddr::from(LOCAL));
+    server.limits.wait_time = Duration::from_secs(600);
+    let gateway = Gateway::builder().cores(1).serve(server, Service::script(settings)).start().await.unwrap();
+    let mut held = gateway.hub().queues().register(&["held".into()]).unwrap();
     let (address, hub) = (gateway.addresses()[0], gateway.hub().clone());
     let mut client = block(move || {
         let mut client = Client::connect(address, "/");
@@ -259,11 +268,15 @@ async fn a_changed_script_takes_over_and_a_broken_one_does_not() {
     .await;
     fs::write(&entry, version(22)).unwrap();
     until("reloaded", || hub.stats().script_reloads == 1);
+    for _ in 0..2 {
+        let id = held.next().await.message.client_id.unwrap();
+        hub.call(id, Call::SetContextValue("go".into(), json!(7))).await.unwrap();
+    }
     block(move || {
         // Waits that began in the old version end there; new messages go to the new one.
-        assert_eq!((client.receive_text(), other.receive_text()), ("1 nil".into(), "1 nil".into()));
+        assert_eq!((client.receive_text(), other.receive_text()), ("1 7".into(), "1 7".into()));
         client.text("again");
-        assert_eq!(client.receive_text(), "22 nil");
+        assert_eq!(client.receive_text(), "22 7");
     })
     .await;
 }
