@@ -14,4 +14,5 @@ mod differential;
 mod queues;
 mod scripts;
 mod server;
+mod sockets;
 mod tls;
