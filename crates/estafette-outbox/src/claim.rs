@@ -16,16 +16,17 @@ use crate::{
     row::Claimed,
 };
 
-/// Rows that are claimable, oldest first; its parameter is how many.
+/// Rows that are claimable, oldest first, and the parameter that says how many.
 macro_rules! claimable {
-    ($columns:literal) => {
+    ($columns:literal, $limit:literal) => {
         concat!(
             "SELECT ",
             $columns,
             " FROM estafette_outbox o WHERE o.status = 'waiting' AND o.due_at <= {now} AND o.claimed_until <= {now} ",
             "AND COALESCE((SELECT CASE WHEN h.status = 'failed' OR h.due_at > {now} OR h.claimed_until > {now} THEN 1 ",
             "ELSE 0 END FROM estafette_outbox h WHERE h.lane = o.lane AND h.seq < o.seq ORDER BY h.seq LIMIT 1), 0) = 0 ",
-            "ORDER BY o.seq LIMIT ?"
+            "ORDER BY o.seq LIMIT ",
+            $limit
         )
     };
 }
@@ -34,7 +35,8 @@ macro_rules! claimable {
 const CLAIM_POSTGRES: &str = concat!(
     "WITH candidate AS (",
     claimable!(
-        "o.seq, (SELECT max(p.seq) FROM estafette_outbox p WHERE p.lane = o.lane AND p.seq < o.seq) AS previous"
+        "o.seq, (SELECT max(p.seq) FROM estafette_outbox p WHERE p.lane = o.lane AND p.seq < o.seq) AS previous",
+        "?"
     ),
     " FOR UPDATE OF o SKIP LOCKED) UPDATE estafette_outbox t SET claim = ?, claimed_until = {now} + ? ",
     "FROM candidate c WHERE t.seq = c.seq ",
@@ -44,10 +46,8 @@ const CLAIM_POSTGRES: &str = concat!(
 #[cfg(feature = "sqlx-sqlite")]
 const CLAIM_SQLITE: &str = concat!(
     "UPDATE estafette_outbox AS t SET claim = ?2, claimed_until = {now} + ?3 WHERE t.seq IN (",
-    "SELECT o.seq FROM estafette_outbox o WHERE o.status = 'waiting' AND o.due_at <= {now} AND o.claimed_until <= {now} ",
-    "AND COALESCE((SELECT CASE WHEN h.status = 'failed' OR h.due_at > {now} OR h.claimed_until > {now} THEN 1 ",
-    "ELSE 0 END FROM estafette_outbox h WHERE h.lane = o.lane AND h.seq < o.seq ORDER BY h.seq LIMIT 1), 0) = 0 ",
-    "ORDER BY o.seq LIMIT ?1) ",
+    claimable!("o.seq", "?1"),
+    ") ",
     "RETURNING seq, lane, (SELECT max(p.seq) FROM estafette_outbox p WHERE p.lane = estafette_outbox.lane ",
     "AND p.seq < estafette_outbox.seq), attempts, created_at, queue, exchange, attributes, payload"
 );
@@ -56,7 +56,8 @@ const CLAIM_SQLITE: &str = concat!(
 const LOCK_MYSQL: &str = concat!(
     claimable!(
         "o.seq, o.lane, (SELECT max(p.seq) FROM estafette_outbox p WHERE p.lane = o.lane AND p.seq < o.seq), \
-         o.attempts, o.created_at, o.queue, o.exchange, o.attributes, o.payload"
+         o.attempts, o.created_at, o.queue, o.exchange, o.attributes, o.payload",
+        "?"
     ),
     " FOR UPDATE SKIP LOCKED"
 );

@@ -70,6 +70,7 @@ macro_rules! bound {
         query
     }};
 }
+#[cfg(feature = "sqlx-mysql")]
 pub(crate) use bound;
 
 impl Database {

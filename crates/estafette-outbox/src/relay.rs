@@ -297,6 +297,7 @@ impl Relay {
 }
 
 /// Rings `wake` whenever the database says that something was committed.
+#[allow(irrefutable_let_patterns, reason = "built for one database there is one pattern")]
 #[cfg_attr(not(feature = "sqlx-postgres"), allow(unused_variables, reason = "the others say nothing"))]
 fn listen(calls: &mut JoinSet<()>, store: &Store, wake: &Wake) {
     #[cfg(feature = "sqlx-postgres")]

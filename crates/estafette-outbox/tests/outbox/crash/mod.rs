@@ -84,7 +84,7 @@ async fn torment(dialect: Dialect) {
     let start = |role| Victim::start(role, &base.url, &queue.name);
     let mut victims: Vec<Victim> = CREW.into_iter().map(start).collect();
     let mut random = fastrand::Rng::new();
-    for round in 0..if is_long { 100 } else { 12 } {
+    for round in 0..if is_long { 40 } else { 12 } {
         tokio::time::sleep(Duration::from_millis(random.u64(100..400))).await;
         let victim = victims.swap_remove(random.usize(..victims.len()));
         let role = victim.role;
