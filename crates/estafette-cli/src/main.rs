@@ -21,8 +21,8 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 use commands::{
-    bench, bridge, completions, conformance, consume, dead, declare, delete, demo, doctor, migrate, outbox, publish,
-    queues, workers,
+    bench, bridge, completions, conformance, consume, dead, declare, delete, demo, doctor, migrate, outbox,
+    publish, queues, workers,
 };
 #[cfg(feature = "gateway")]
 use commands::{gateway, lua};

@@ -10,12 +10,12 @@ pub(crate) mod declare;
 pub(crate) mod delete;
 pub(crate) mod demo;
 pub(crate) mod doctor;
-pub(crate) mod migrate;
-pub(crate) mod outbox;
 #[cfg(feature = "gateway")]
 pub(crate) mod gateway;
 #[cfg(feature = "gateway")]
 pub(crate) mod lua;
+pub(crate) mod migrate;
+pub(crate) mod outbox;
 pub(crate) mod publish;
 pub(crate) mod queues;
 pub(crate) mod workers;

@@ -196,7 +196,12 @@ impl Application for Builtin {
         for number in over {
             self.users.borrow_mut().remove(&number);
             if let Some(connection) = core.find_sequence(number) {
-                core.close(&connection, CloseReason::Unauthorized, CloseCode::EXPIRED, "the token has expired");
+                core.close(
+                    &connection,
+                    CloseReason::Unauthorized,
+                    CloseCode::EXPIRED,
+                    "the token has expired",
+                );
             }
         }
     }
