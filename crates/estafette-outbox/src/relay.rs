@@ -322,7 +322,8 @@ async fn hear(pool: &sqlx::PgPool, wake: &Wake) -> sqlx::Result<()> {
     let mut listener = sqlx::postgres::PgListener::connect_with(&own).await?;
     listener.listen("estafette_outbox").await?;
     loop {
-        listener.recv().await?;
+        // At first for what was committed before anybody listened.
         wake.notify();
+        listener.recv().await?;
     }
 }
