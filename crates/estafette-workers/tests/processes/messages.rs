@@ -105,7 +105,7 @@ async fn a_request_gets_the_reply_of_the_listener_and_the_listener_knows_who_ask
 async fn requests_fail_with_what_went_wrong() {
     let (_stage, group) = Stage::up("chat").await;
     let ask = async |action: &str, data: Value, to: To<'_>| {
-        group.request::<_, Value>(action, &data, to, SECOND).await.unwrap_err()
+        group.request::<_, Value>(action, &data, to, 10 * SECOND).await.unwrap_err()
     };
     let error = ask("echo", Value::Null, To::One(4)).await;
     assert_eq!(error.kind(), ErrorKind::NotFound);
